@@ -1,0 +1,88 @@
+//! Flags: what one consists of, and the walk through the table that answers for one subject.
+//!
+//! Pure. `ruleset` compiles flags from their layers; `decide` asks them; `explain` shows the walk.
+
+pub mod bucket;
+pub mod evaluate;
+pub mod model;
+pub mod schedule;
+pub mod subjects;
+pub mod xxh64;
+
+use crate::engine::vocab::Revision;
+
+pub use bucket::{Bucket, Threshold};
+pub use evaluate::{Asked, Evaluation, Line, evaluate};
+pub use model::Flag;
+
+/// A flag's position in the [`Flags`] that it was found in; means nothing to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlagRef(u32);
+
+impl FlagRef {
+    /// An index into tables that run parallel to [`Flags::iter`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// All flags of one ruleset, in the order of their keys.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    list: Box<[Flag]>,
+    system_enabled: bool,
+    revision: Revision,
+}
+
+impl Flags {
+    /// Takes the flags of a ruleset; of several with one key, the first stays.
+    ///
+    /// `system_enabled` is false under `FEATURE_FLAGS_ENABLED=false`: then every flag and every constant is off.
+    #[must_use]
+    pub fn new(mut list: Vec<Flag>, system_enabled: bool, revision: Revision) -> Self {
+        list.sort_by(|a, b| a.key.cmp(&b.key));
+        list.dedup_by(|a, b| a.key == b.key);
+        // A reference is 32 bits wide; so many flags do not fit into memory.
+        list.truncate(u32::MAX as usize);
+        Self {
+            list: list.into(),
+            system_enabled,
+            revision,
+        }
+    }
+
+    /// The flag of this key.
+    #[must_use]
+    pub fn find(&self, key: &str) -> Option<FlagRef> {
+        let index = self.list.binary_search_by(|flag| flag.key.as_str().cmp(key)).ok()?;
+        u32::try_from(index).ok().map(FlagRef)
+    }
+
+    /// The flag at a position that [`Flags::find`] or [`Flags::iter`] of the same flags gave.
+    #[must_use]
+    pub fn at(&self, at: FlagRef) -> Option<&Flag> {
+        self.list.get(at.index())
+    }
+
+    /// All flags with their positions, in the order of their keys.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (FlagRef, &Flag)> {
+        // `new` keeps no more flags than 32 bits can count.
+        self.list
+            .iter()
+            .enumerate()
+            .map(|(index, flag)| (FlagRef(index as u32), flag))
+    }
+
+    /// Whether flags work at all; false under `FEATURE_FLAGS_ENABLED=false`.
+    #[must_use]
+    pub const fn system_enabled(&self) -> bool {
+        self.system_enabled
+    }
+
+    /// The ruleset that these flags belong to.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        self.revision
+    }
+}

@@ -1,0 +1,309 @@
+//! What can be wrong with a flag once its layers are merged, and with routes once all of them are known.
+//!
+//! Pure. Problems refuse the whole change; warnings say what is odd: lists that overlap, lines that no request reaches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::Method;
+
+use super::decode::Layered;
+use super::document::{flag_path, member_path};
+use super::env;
+use super::layer::{Members, Sourced, is_set};
+use super::matching::prefix_of;
+use super::problem::{Place, Problems, quote};
+use super::route::{Copies, RouteMatch, RouteSpec, Switch};
+use crate::engine::flags::Threshold;
+use crate::engine::flags::model::{FlagType, Member, Origin};
+use crate::engine::flags::schedule::{Ramp, Slope};
+use crate::engine::guard;
+use crate::engine::vocab::{FlagKey, Side};
+
+/// What is wrong with routes together, and with what they ask of the backends.
+pub(super) fn routes(routes: &[RouteSpec], copies: [Copies; 2], problems: &mut Problems) {
+    let mut seen: BTreeMap<&str, &Place> = BTreeMap::new();
+    for (at, route) in routes.iter().enumerate() {
+        if let Some(first) = seen.insert(route.key.as_str(), &route.place) {
+            let what = format!(
+                "a second route named {}; the first is at {first}",
+                quote(route.key.as_str())
+            );
+            problems.problem(
+                route.place.clone(),
+                format!("routes[{at}].name"),
+                what,
+                "rename one of them",
+            );
+        }
+        for (method, place) in &route.shadow.methods {
+            let path = format!("routes[{at}].shadow.methods");
+            let takes = Side::BOTH.map(|side| copies[side.index()].take(method));
+            let remedy = "declare `copies: dry_run` on a backend that honours x-understudy-shadow";
+            match takes {
+                [true, true] => {}
+                [false, false] => {
+                    let what = format!("neither backend takes copies of {method}");
+                    problems.problem(place.clone(), path, what, format!("{remedy}, or remove the method"));
+                }
+                [legacy, _] => {
+                    let side = if legacy { Side::New } else { Side::Legacy };
+                    let what = format!("{side} takes no copies of {method}, so those meant for it are only counted");
+                    problems.warning(place.clone(), path, what, remedy);
+                }
+            }
+        }
+    }
+    for (at, route) in routes.iter().enumerate() {
+        check_evidence(at, route, copies, problems);
+    }
+    // Sorted instead of each against each: a thousand routes are nothing unusual.
+    let mut order: Vec<usize> = (0..routes.len()).collect();
+    order.sort_by_cached_key(|at| Conditions::of(&routes[*at].matcher));
+    for pair in order.windows(2) {
+        let [first, second] = [&routes[pair[0]], &routes[pair[1]]];
+        if Conditions::of(&first.matcher) == Conditions::of(&second.matcher) {
+            let what = format!(
+                "no request reaches this route: route {} takes the same ones",
+                quote(first.key.as_str())
+            );
+            problems.warning(
+                second.place.clone(),
+                format!("routes[{}]", pair[1]),
+                what,
+                "remove one of the two",
+            );
+        }
+    }
+}
+
+/// A budget that kills needs requests that legacy was asked too; without any, it watches nothing once the route is live.
+fn check_evidence(at: usize, route: &RouteSpec, copies: [Copies; 2], problems: &mut Problems) {
+    let kills = route.budgets.iter().any(|budget| budget.action == guard::Action::Kill);
+    let live = route.flag != Switch::Constant(false) && route.shadow_mode != Some(Switch::Constant(true));
+    if !kills || !live || route.failover.never_reached {
+        return;
+    }
+    let shadows = [&route.shadow.switch, &route.dual_run]
+        .into_iter()
+        .any(|switch| *switch != Switch::Constant(false));
+    let asked = |method: &Method| {
+        let copied = shadows
+            && route.shadow.threshold > Threshold::NONE
+            && route.shadow.methods.iter().any(|(copied, _)| copied == method)
+            && copies[Side::Legacy.index()].take(method);
+        let failed_over = Copies::SafeMethods.take(method) && (route.failover.unknown || route.failover.answered);
+        copied || failed_over
+    };
+    let methods = if route.matcher.methods.is_empty() {
+        &[Method::GET, Method::POST][..]
+    } else {
+        &route.matcher.methods
+    };
+    let blind: Vec<&str> = methods
+        .iter()
+        .filter(|method| !asked(method))
+        .map(Method::as_str)
+        .collect();
+    if !blind.is_empty() {
+        let methods = blind.join(", ");
+        let what = format!(
+            "{methods} on this route is neither copied to legacy nor failed over: once live, no budget can kill it"
+        );
+        let remedy = "copy it (shadow, and `copies` of legacy), or allow failover";
+        problems.warning(route.place.clone(), format!("routes[{at}].budgets"), what, remedy);
+    }
+}
+
+/// A route's conditions in a form in which equal ones are equal.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Conditions<'r> {
+    prefix: &'r str,
+    methods: Vec<&'r str>,
+    headers: Vec<(&'r str, &'r [u8])>,
+}
+
+impl<'r> Conditions<'r> {
+    fn of(matcher: &'r RouteMatch) -> Self {
+        let mut methods: Vec<&str> = matcher.methods.iter().map(Method::as_str).collect();
+        let mut headers: Vec<_> = matcher
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        methods.sort_unstable();
+        headers.sort_unstable();
+        Self {
+            prefix: prefix_of(&matcher.path),
+            methods,
+            headers,
+        }
+    }
+}
+
+/// What is wrong with one flag, its layers merged.
+pub(super) struct Report<'r> {
+    /// Its key.
+    pub(super) key: &'r FlagKey,
+    /// Where it is said to be.
+    pub(super) place: &'r Place,
+    /// Where problems go.
+    pub(super) problems: &'r mut Problems,
+}
+
+impl Report<'_> {
+    fn place_of(&self, origin: &Origin) -> Place {
+        match origin {
+            Origin::Default => self.place.clone(),
+            Origin::Environment(variable) => env::place(variable),
+            Origin::File { file, line, column } => Place {
+                file: Arc::clone(file),
+                line: *line,
+                column: *column,
+            },
+        }
+    }
+
+    fn problem<T>(&mut self, of: &Sourced<T>, member: Member, what: &str, remedy: &str) {
+        let place = self.place_of(&of.origin);
+        self.problems
+            .problem(place, member_path(self.key, member.as_str()), what, remedy);
+    }
+
+    fn warning<T>(&mut self, of: &Sourced<T>, member: Member, what: &str, remedy: &str) {
+        let place = self.place_of(&of.origin);
+        self.problems
+            .warning(place, member_path(self.key, member.as_str()), what, remedy);
+    }
+
+    pub(super) fn missing(&mut self, member: &str, why: &str) {
+        let what = format!("`{member}` is missing: {why}");
+        self.problems.problem(
+            self.place.clone(),
+            flag_path(self.key),
+            what,
+            "add it, or change the type",
+        );
+    }
+
+    /// What a stronger line of the table hides, and lists that say something odd.
+    pub(super) fn lines(&mut self, members: &Members) {
+        let allowlist = if let Layered::Set(list) = &members.allowlist {
+            Some(list)
+        } else {
+            None
+        };
+        if let Some(list) = allowlist {
+            if list.value.is_empty() {
+                let remedy = "list somebody, or remove the list to let the percentage decide";
+                self.warning(
+                    list,
+                    Member::Allowlist,
+                    "the allowlist is empty, so the flag is off for everybody",
+                    remedy,
+                );
+            }
+            if let Layered::Set(denied) = &members.denylist {
+                let (less, more) = if denied.value.len() < list.value.len() {
+                    (denied, list)
+                } else {
+                    (list, denied)
+                };
+                let both = less.value.iter().filter(|id| more.value.contains(id)).count();
+                if both > 0 {
+                    let what = format!("{both} of the allowlist are on the denylist too, which wins");
+                    self.warning(list, Member::Allowlist, &what, "remove them from one of the lists");
+                }
+            }
+            if let Layered::Set(percentage) = &members.percentage {
+                let what = "the percentage decides about nobody, because an allowlist exists";
+                self.warning(percentage, Member::Percentage, what, "remove one of the two");
+            }
+        }
+        if let Layered::Set(default @ Sourced { value: true, .. }) = &members.default {
+            let enabled = matches!(&members.enabled, Layered::Set(Sourced { value: true, .. }));
+            if allowlist.is_some() || is_set(&members.percentage) || enabled {
+                let what = "the default decides about nobody, because a line before it always decides";
+                self.warning(default, Member::Default, what, "remove it");
+            }
+        }
+    }
+
+    pub(super) fn dates(&mut self, members: &Members, flag_type: Option<FlagType>, now_ms: i64) {
+        let gradual = flag_type == Some(FlagType::Gradual);
+        if let Layered::Set(end) = &members.end_date {
+            if let Layered::Set(start) = &members.start_date
+                && end.value <= start.value
+            {
+                self.problem(
+                    end,
+                    Member::EndDate,
+                    "the end is not after the start",
+                    "correct one of the dates",
+                );
+            } else if !gradual && end.value <= now_ms {
+                let what = "the period is over, so the flag is off for everybody";
+                self.warning(end, Member::EndDate, what, "remove the flag, or its end date");
+            }
+        }
+        if let Layered::Set(increment) = &members.gradual_increment
+            && flag_type.is_some_and(|of| of != FlagType::Gradual)
+        {
+            let what = "only a flag of type `gradual` rises by itself";
+            self.warning(
+                increment,
+                Member::GradualIncrement,
+                what,
+                "remove it, or change the type",
+            );
+        }
+    }
+
+    /// The schedule of a gradual flag.
+    pub(super) fn ramp(&mut self, members: &Members) -> Option<Ramp> {
+        if let Layered::Set(percentage) = &members.percentage {
+            let what = "a gradual flag takes its percentage from its dates";
+            self.problem(
+                percentage,
+                Member::Percentage,
+                what,
+                "unset the percentage, or change the type",
+            );
+        }
+        let start = match &members.start_date {
+            Layered::Set(start) => {
+                if is_set(&members.allowlist) {
+                    let what = "the ramp decides about nobody, because an allowlist exists";
+                    self.warning(
+                        start,
+                        Member::StartDate,
+                        what,
+                        "remove the allowlist, or change the type",
+                    );
+                }
+                Some(start.value)
+            }
+            Layered::Inherit | Layered::Unset => {
+                self.missing("start_date", "a gradual flag needs one");
+                None
+            }
+        };
+        let slope = match (&members.end_date, &members.gradual_increment) {
+            (Layered::Set(end), Layered::Inherit | Layered::Unset) => Some(Slope::Until(end.value)),
+            (Layered::Inherit | Layered::Unset, Layered::Set(increment)) => Some(Slope::PerDay(increment.value)),
+            (Layered::Set(_), Layered::Set(increment)) => {
+                let what = "a gradual flag has either `end_date` or `gradual_increment`";
+                self.problem(increment, Member::GradualIncrement, what, "remove one of the two");
+                None
+            }
+            (Layered::Inherit | Layered::Unset, Layered::Inherit | Layered::Unset) => {
+                self.missing("end_date", "a gradual flag needs it or `gradual_increment`");
+                None
+            }
+        };
+        Some(Ramp {
+            start_ms: start?,
+            slope: slope?,
+        })
+    }
+}
