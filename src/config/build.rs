@@ -1,0 +1,217 @@
+//! From what is written to what holds: the checks that need several members at once.
+//!
+//! Pure. In: the decoded file and the tokens, each with places. Out: a [`Config`], problems and warnings. Routes are
+//! checked in `routes`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::engine::decide;
+use crate::engine::ruleset::decode::{At, ByteSize};
+use crate::engine::ruleset::problem::{Place, Problems};
+
+use super::raw::scalar::Address;
+use super::{Admin, Backend, Backends, Capture, Config, Limits, Logs, Token, path_at, raw, routes};
+
+/// Checks what members mean together. `tokens` is missing if the tokens file was wrong, which has been said.
+pub(super) fn build(raw: raw::Config, tokens: Option<Vec<Token>>, problems: &mut Problems) -> Option<Config> {
+    let admin_at = raw.admin.address.place.clone();
+    let listeners = listeners(&raw.listeners, &raw.admin.address, problems);
+    check_backends(&raw.backends, &listeners, problems);
+    let capture = capture(&raw.capture, problems);
+    let limits = limits(&raw.limits, problems);
+    let admin = admin(raw.admin, tokens, &admin_at, problems);
+    let backends = Backends {
+        legacy: backend(raw.backends.legacy),
+        new: backend(raw.backends.new),
+    };
+    let routes = routes::build(raw.routes, &backends, problems);
+    Some(Config {
+        environment: raw.environment.0,
+        workers: raw.workers,
+        listeners: listeners.into_iter().map(|listener| listener.value).collect(),
+        admin: admin?,
+        flags_file: path_at(raw.flags.file),
+        state_path: raw.state.path.0,
+        capture,
+        limits,
+        logs: Logs {
+            subject: raw.logs.subject,
+            decisions: raw.logs.decisions.0,
+        },
+        via: raw.via,
+        served_by: raw.served_by,
+        backends,
+        routes,
+    })
+}
+
+/// Whether two sockets would get in each other's way, or one the other's connections.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_family = a.is_ipv4() == b.is_ipv4();
+    let overlap = a.ip() == b.ip() || (same_family && (a.ip().is_unspecified() || b.ip().is_unspecified()));
+    a.port() != 0 && a.port() == b.port() && overlap
+}
+
+fn listeners(
+    written: &At<Vec<At<raw::Listener>>>,
+    admin: &At<Address>,
+    problems: &mut Problems,
+) -> Vec<At<SocketAddr>> {
+    if written.value.is_empty() {
+        let remedy = "add one, such as `- { address: 127.0.0.1:8080 }`";
+        problems.problem(
+            written.place.clone(),
+            "listeners",
+            "nobody can connect without a listener",
+            remedy,
+        );
+    }
+    let mut listeners: Vec<At<SocketAddr>> = Vec::new();
+    for (index, listener) in written.value.iter().enumerate() {
+        let At {
+            value: Address(address),
+            place,
+        } = &listener.value.address;
+        if let Some(first) = listeners.iter().find(|first| collide(first.value, *address)) {
+            let what = format!("{address} is taken by the listener in line {}", first.place.line);
+            problems.problem(
+                place.clone(),
+                format!("listeners[{index}].address"),
+                what,
+                "choose another port",
+            );
+        }
+        listeners.push(At {
+            value: *address,
+            place: place.clone(),
+        });
+    }
+    let Address(address) = admin.value;
+    if let Some(first) = listeners.iter().find(|first| collide(first.value, address)) {
+        let what = format!("{address} is taken by the listener in line {}", first.place.line);
+        problems.problem(
+            admin.place.clone(),
+            "admin.address",
+            what,
+            "choose another port: clients must not reach it",
+        );
+    }
+    listeners
+}
+
+fn admin(written: raw::Admin, tokens: Option<Vec<Token>>, at: &Place, problems: &mut Problems) -> Option<Admin> {
+    let Address(address) = written.address.value;
+    let tokens = tokens?;
+    if !address.ip().is_loopback() && tokens.is_empty() {
+        let what = "an admin listener beyond loopback without tokens";
+        problems.problem(
+            at.clone(),
+            "admin.address",
+            what,
+            "set `admin.tokens_file`, or listen on 127.0.0.1",
+        );
+    }
+    let tokens_file = written.tokens_file.map(|file| file.value.0);
+    Some(Admin {
+        address,
+        tokens,
+        tokens_file,
+        metrics_token: written.metrics_token,
+    })
+}
+
+fn check_backends(backends: &raw::Backends, listeners: &[At<SocketAddr>], problems: &mut Problems) {
+    for (name, backend) in [("legacy", &backends.legacy), ("new", &backends.new)] {
+        let At { value: url, place } = &backend.url;
+        let ip = match url.host.as_str() {
+            "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            host => host.parse().ok(),
+        };
+        let same = |listener: &&At<SocketAddr>| {
+            let listens = listener.value.ip();
+            let here = |ip: IpAddr| listens == ip || (listens.is_unspecified() && ip.is_loopback());
+            listener.value.port() == url.port && ip.is_some_and(here)
+        };
+        if let Some(listener) = listeners.iter().find(same) {
+            let what = format!(
+                "this is the listener of line {}: requests would go in a ring",
+                listener.place.line
+            );
+            problems.problem(
+                place.clone(),
+                format!("backends.{name}.url"),
+                what,
+                "name the service itself",
+            );
+        }
+    }
+    if backends.legacy.url.value == backends.new.url.value {
+        let what = "legacy and new are the same service";
+        problems.warning(
+            backends.new.url.place.clone(),
+            "backends.new.url",
+            what,
+            "name the service that replaces legacy",
+        );
+    }
+}
+
+fn backend(written: raw::Backend) -> Backend {
+    Backend {
+        url: written.url.value,
+        connect_timeout: written.connect_timeout.0,
+        timeout: written.timeout.0,
+        idle: written.idle.0,
+        copies: match written.copies {
+            raw::Copies::SafeMethods => decide::Copies::SafeMethods,
+            raw::Copies::DryRun => decide::Copies::DryRun,
+            raw::Copies::Isolated => decide::Copies::Isolated,
+        },
+    }
+}
+
+fn capture(written: &raw::Capture, problems: &mut Problems) -> Capture {
+    let ByteSize(body_bytes) = written.body.value;
+    let ByteSize(budget_bytes) = written.budget;
+    if body_bytes > budget_bytes {
+        let what = "one body may take more than `capture.budget` for all of them";
+        problems.problem(
+            written.body.place.clone(),
+            "capture.body",
+            what,
+            "lower it, or raise the budget",
+        );
+    }
+    Capture {
+        body_bytes,
+        budget_bytes,
+    }
+}
+
+fn limits(written: &raw::Limits, problems: &mut Problems) -> Limits {
+    let ByteSize(target_bytes) = written.target_bytes.value;
+    if target_bytes == 0 || target_bytes > written.header_bytes.0 {
+        let place = written.target_bytes.place.clone();
+        let what = "`limits.target_bytes` must be above zero and at most `limits.header_bytes`";
+        problems.problem(
+            place,
+            "limits.target_bytes",
+            what,
+            "the target is part of the header section: adjust one of them",
+        );
+    }
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Limits {
+        header_bytes: size(written.header_bytes.0),
+        header_count: written.header_count.0,
+        target_bytes: size(target_bytes),
+        body_bytes: written.body.map(|ByteSize(bytes)| bytes),
+        header_timeout: written.header_timeout.0,
+        body_idle: written.body_idle.0,
+        write_timeout: written.write_timeout.0,
+        idle: written.idle.0,
+        connections: written.connections.0,
+        in_flight: written.in_flight.0,
+        drain: written.drain.0,
+    }
+}

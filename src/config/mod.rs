@@ -1,0 +1,307 @@
+//! The configuration: the file that `--config` names, and the tokens file that it names, as one checked value.
+//!
+//! [`load`] and [`load_by`] read files and are all the I/O here; the rest is pure. In: YAML. Out: a [`Config`], or all
+//! problems at once, each with file, line, column and remedy. `raw` says what may be written, `build` what members mean
+//! together, `reference` prints `docs/reference.md` from the same declarations. Resolving flags and compiling routes is
+//! left to `engine::ruleset`, reading the flag file to whoever watches it.
+
+mod build;
+mod raw;
+mod reference;
+mod routes;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::decide::Copies;
+use crate::engine::flags::bucket::Threshold;
+use crate::engine::ruleset::decode::{At, Decode, Decoder};
+use crate::engine::ruleset::problem::{Place, Problem, Problems, Severity, quote};
+use crate::engine::ruleset::route::RouteSpec;
+use crate::engine::ruleset::yaml::{Node, Value, parse, utf8};
+use crate::engine::vocab::Side;
+
+pub use raw::{SubjectLog, Url, Workers};
+pub use reference::reference;
+pub use tokens::{Role, Token};
+
+use raw::scalar::FilePath;
+
+/// Everything that the configuration file says, with defaults, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Compared with a flag's `environments`.
+    pub environment: String,
+    /// How many threads serve.
+    pub workers: Workers,
+    /// Where clients connect; at least one.
+    pub listeners: Vec<SocketAddr>,
+    /// The operators' door.
+    pub admin: Admin,
+    /// The flag file and where the configuration names it.
+    pub flags_file: Option<At<PathBuf>>,
+    /// The state file.
+    pub state_path: PathBuf,
+    /// How much of bodies is kept.
+    pub capture: Capture,
+    /// What a client may use up.
+    pub limits: Limits,
+    /// What is logged.
+    pub logs: Logs,
+    /// Whether a `via` header is added.
+    pub via: bool,
+    /// Whether `x-understudy-served-by` is added.
+    pub served_by: bool,
+    /// The two services.
+    pub backends: Backends,
+    /// In the order of the file; names are unique.
+    pub routes: Vec<RouteSpec>,
+}
+
+/// Health, metrics and the API.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where operators connect.
+    pub address: SocketAddr,
+    /// Who may do what. Empty: on loopback everybody may read and nobody may write; elsewhere refused.
+    pub tokens: Vec<Token>,
+    /// The file that they came from.
+    pub tokens_file: Option<PathBuf>,
+    /// Whether `/metrics` needs a token.
+    pub metrics_token: bool,
+}
+
+/// How much of bodies is kept in memory, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capture {
+    /// Of one body.
+    pub body_bytes: u64,
+    /// Of all together; at least `body_bytes`.
+    pub budget_bytes: u64,
+}
+
+/// What a client may use up. Every number and duration is above zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Of a header section: 8 KiB to 16 MiB.
+    pub header_bytes: usize,
+    /// Headers of a request.
+    pub header_count: usize,
+    /// Of a request target; at most `header_bytes`.
+    pub target_bytes: usize,
+    /// Of a body; none is no limit.
+    pub body_bytes: Option<u64>,
+    /// For a whole header section.
+    pub header_timeout: Duration,
+    /// Between two pieces of a body.
+    pub body_idle: Duration,
+    /// For a client that does not read.
+    pub write_timeout: Duration,
+    /// Without a request.
+    pub idle: Duration,
+    /// Client connections at once.
+    pub connections: usize,
+    /// Requests on their way to one backend at once.
+    pub in_flight: usize,
+    /// For requests under way at a shutdown.
+    pub drain: Duration,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logs {
+    /// How a subject's key appears.
+    pub subject: SubjectLog,
+    /// The share of subjects whose decisions are logged.
+    pub decisions: Threshold,
+}
+
+/// The two services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backends {
+    /// The one that is being replaced.
+    pub legacy: Backend,
+    /// The one that replaces it.
+    pub new: Backend,
+}
+
+impl Backends {
+    /// The service of a side.
+    #[must_use]
+    pub fn of(&self, side: Side) -> &Backend {
+        match side {
+            Side::Legacy => &self.legacy,
+            Side::New => &self.new,
+        }
+    }
+
+    /// What each side takes, by [`Side::index`].
+    #[must_use]
+    pub fn copies(&self) -> [Copies; 2] {
+        Side::BOTH.map(|side| self.of(side).copies)
+    }
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Where it is.
+    pub url: Url,
+    /// For a connection.
+    pub connect_timeout: Duration,
+    /// From the request's last byte to the end of the answer's header section.
+    pub timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle: Duration,
+    /// Which copies it may be sent.
+    pub copies: Copies,
+}
+
+/// A configuration that may be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// What an operator should look at, sorted by place.
+    pub warnings: Vec<Problem>,
+}
+
+/// What could be read of a configuration, whether or not it may be used.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Missing if a member could not be read, which is then among the problems.
+    pub config: Option<Config>,
+    /// The flag file, known even if something else could not be read: its problems are to be told at the same time.
+    pub flags_file: Option<At<PathBuf>>,
+}
+
+/// Answers the bytes of a file.
+pub type ReadFile<'r> = &'r mut dyn FnMut(&Path) -> io::Result<Vec<u8>>;
+
+/// Reads the configuration from the file system.
+///
+/// # Errors
+/// All problems, then all warnings, sorted by place.
+pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
+    load_by(path, &mut |path| std::fs::read(path))
+}
+
+/// Reads the configuration with the files that `read_file` answers: the one at `path`, and the tokens file it names.
+///
+/// # Errors
+/// All problems, then all warnings, sorted by place.
+pub fn load_by(path: &Path, read_file: ReadFile<'_>) -> Result<Loaded, Vec<Problem>> {
+    let mut problems = Problems::default();
+    let Reading { config, .. } = read(path, read_file, &mut problems);
+    let warnings = problems.verdict()?;
+    // Without a problem there is a configuration: it is missing only where one was added.
+    config.map(|config| Loaded { config, warnings }).ok_or_else(Vec::new)
+}
+
+/// Reads the configuration and adds what is wrong to `problems`, for a caller that goes on to the flags and tells all
+/// problems of a start at once.
+#[must_use]
+pub fn read(path: &Path, read_file: ReadFile<'_>, problems: &mut Problems) -> Reading {
+    let file: Arc<str> = path.to_string_lossy().into();
+    let nothing = Reading {
+        config: None,
+        flags_file: None,
+    };
+    let bytes = match read_file(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let what = format!("cannot be read: {}", plain(&error));
+            problems.problem(
+                Place::whole(file),
+                "",
+                what,
+                "name an existing, readable file with --config",
+            );
+            return nothing;
+        }
+    };
+    let tree = utf8(&file, &bytes, problems).and_then(|text| parse(&file, text, problems));
+    let Some(tree) = tree else { return nothing };
+    let raw = Decoder::new(&file, problems).run::<raw::Config>(&tree);
+    let tokens = match section::<raw::Admin>(&file, &tree, "admin").and_then(|admin| path_at(admin.tokens_file)) {
+        None => Some(Vec::new()),
+        Some(named) => match read_named(&named, path, read_file) {
+            Ok(bytes) => tokens::parse(&named.value.to_string_lossy().into(), &bytes, problems),
+            Err(problem) => {
+                problems.add(Problem {
+                    path: "admin.tokens_file".to_owned(),
+                    ..problem
+                });
+                None
+            }
+        },
+    };
+    Reading {
+        config: raw.and_then(|raw| build::build(raw, tokens, problems)),
+        flags_file: section::<raw::Flags>(&file, &tree, "flags").and_then(|flags| path_at(flags.file)),
+    }
+}
+
+/// One section by itself, if it is there and nothing is wrong with it; what is wrong has been said with the whole.
+fn section<T: Decode>(file: &Arc<str>, tree: &Node<'_>, name: &str) -> Option<T> {
+    let Value::Mapping(entries) = &tree.value else {
+        return None;
+    };
+    let entry = entries.iter().find(|entry| entry.key == name)?;
+    Decoder::new(file, &mut Problems::default()).member(entry)
+}
+
+fn path_at(written: Option<At<FilePath>>) -> Option<At<PathBuf>> {
+    written.map(
+        |At {
+             value: FilePath(value),
+             place,
+         }| At { value, place },
+    )
+}
+
+/// Reads a file that the configuration at `config` names.
+///
+/// # Errors
+/// A [`Problem`] at the place that names it; if the file stands beside the configuration instead, the remedy says so.
+pub fn read_named(named: &At<PathBuf>, config: &Path, read_file: ReadFile<'_>) -> Result<Vec<u8>, Problem> {
+    read_file(&named.value).map_err(|error| {
+        let beside = config.parent().unwrap_or(Path::new("")).join(&named.value);
+        let remedy = if error.kind() == io::ErrorKind::NotFound && beside != named.value && read_file(&beside).is_ok() {
+            format!(
+                "relative paths count from the working directory; did you mean {}?",
+                quote(&beside.to_string_lossy())
+            )
+        } else {
+            "name an existing, readable file".to_owned()
+        };
+        let what = format!(
+            "{} cannot be read: {}",
+            quote(&named.value.to_string_lossy()),
+            plain(&error)
+        );
+        Problem {
+            place: named.place.clone(),
+            path: String::new(),
+            what,
+            remedy,
+            severity: Severity::Problem,
+        }
+    })
+}
+
+/// An error of the operating system in lower case and without its number.
+fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
+        _ => error.to_string().to_lowercase(),
+    }
+}

@@ -1,0 +1,200 @@
+//! The configuration file as written: every key, its type, its default and its sentence in the reference.
+//!
+//! Pure. Decoding refuses what no value of a type can be; what members mean together is checked by `build`.
+
+mod budget;
+mod identity;
+mod route;
+pub(super) mod scalar;
+
+use crate::engine::ruleset::decode::{At, ByteSize, record, words};
+
+pub use budget::Budget;
+pub use route::{Route, ShadowText, WhenKilled, WithoutIdentity};
+pub use scalar::{Url, Workers};
+
+use scalar::{Address, Count, FilePath, HeaderBytes, Name, Percent, Timeout};
+
+record! {
+    /// The file that `--config` names. Everything but `listeners`, `backends` and `routes` has a default.
+    pub struct Config {
+        /// The name of this environment, compared with a flag's `environments`.
+        environment: Name = "production",
+        /// Threads that serve, each with its own sockets, connections and counters; `auto` is one for each core.
+        workers: Workers = "auto",
+        /// Where clients connect.
+        listeners: At<Vec<At<Listener>>>,
+        /// The operators' door.
+        admin: Admin = "{}",
+        /// Where the flags come from, beside environment variables.
+        flags: Flags = "{}",
+        /// What survives a restart: kills, changes made at run time, the audit trail.
+        state: State = "{}",
+        /// How much of bodies may be kept in memory for identity, failover and copies.
+        capture: Capture = "{}",
+        /// What a client may use up.
+        limits: Limits = "{}",
+        /// What is logged.
+        logs: Logs = "{}",
+        /// Adds a `via` header in both directions.
+        via: bool = "false",
+        /// Adds `x-understudy-served-by: legacy` or `new` to every answer.
+        served_by: bool = "false",
+        /// The two services.
+        backends: Backends,
+        /// Which requests are decided how. A request that no route matches goes to legacy.
+        routes: At<Vec<Route>>,
+    }
+    later: "fleet", "ofrep", "trusted_proxies";
+}
+
+record! {
+    /// One address that clients connect to.
+    pub struct Listener {
+        /// IP and port; port 0 takes a free one.
+        address: At<Address>,
+    }
+    later: "tls";
+}
+
+record! {
+    /// Health, metrics and the API. A listener of its own, never the clients'.
+    pub struct Admin {
+        /// IP and port. Beyond loopback a `tokens_file` is required.
+        address: At<Address> = "127.0.0.1:9090",
+        /// File with the tokens of those who may read and change. Relative paths count from the working directory.
+        tokens_file: Option<At<FilePath>>,
+        /// Whether `/metrics` needs a token, too.
+        metrics_token: bool = "false",
+    }
+}
+
+record! {
+    /// Where the flags come from.
+    pub struct Flags {
+        /// The flag file. Without it, environment variables define the flags that routes name. Relative paths count from
+        /// the working directory.
+        file: Option<At<FilePath>>,
+    }
+}
+
+record! {
+    /// What survives a restart.
+    pub struct State {
+        /// The state file; `<path>.kills` beside it holds kills that could not be stored in it. Relative paths count from
+        /// the working directory.
+        path: FilePath = "understudy.db",
+    }
+}
+
+record! {
+    /// How much of bodies is kept.
+    pub struct Capture {
+        /// The longest body that is kept; a longer one is streamed, and neither copied nor searched for an identity.
+        body: At<ByteSize> = "4MiB",
+        /// What all kept bodies may take together.
+        budget: ByteSize = "256MiB",
+    }
+}
+
+record! {
+    /// What a client may use up before it is refused or disconnected.
+    pub struct Limits {
+        /// The longest header section; longer is answered with 431.
+        header_bytes: HeaderBytes = "64KiB",
+        /// The most headers; more is answered with 431.
+        header_count: Count = "100",
+        /// The longest request target; longer is answered with 414.
+        target_bytes: At<ByteSize> = "16KiB",
+        /// The longest body; longer is answered with 413. `null` is no limit.
+        body: Option<ByteSize> = "null",
+        /// The longest wait for a whole header section.
+        header_timeout: Timeout = "10s",
+        /// The longest pause within a body.
+        body_idle: Timeout = "30s",
+        /// The longest wait for a client that does not read.
+        write_timeout: Timeout = "30s",
+        /// How long a connection without a request is kept.
+        idle: Timeout = "75s",
+        /// Client connections at once; one more is answered with 503.
+        connections: Count = "20000",
+        /// Requests on their way to one backend at once; one more is answered with 503.
+        in_flight: Count = "4096",
+        /// How long a shutdown waits for requests under way.
+        drain: Timeout = "30s",
+    }
+    later: "handshake";
+}
+
+record! {
+    /// What is logged.
+    pub struct Logs {
+        /// How a subject's key appears.
+        subject: SubjectLog = "hashed",
+        /// The share of subjects whose decisions are logged. Kills and changes always are.
+        decisions: Percent = "1%",
+    }
+}
+
+words! {
+    /// How a subject's key appears in logs.
+    pub enum SubjectLog {
+        /// As `h:` and 16 hex digits; `explain --subject` prints the hash to search for.
+        Hashed = "hashed",
+        /// As it is: for systems in which keys are no personal data.
+        Clear = "clear",
+    }
+}
+
+record! {
+    /// The two services.
+    pub struct Backends {
+        /// The service that is being replaced, and the answer whenever there is doubt.
+        legacy: Backend,
+        /// The service that replaces it.
+        new: Backend,
+    }
+    later: "twin";
+}
+
+record! {
+    /// One service.
+    pub struct Backend {
+        /// Where it is: `http://HOST:PORT`.
+        url: At<Url>,
+        /// The longest wait for a connection.
+        connect_timeout: Timeout = "1s",
+        /// The longest wait for an answer's headers after the request's last byte.
+        timeout: Timeout = "10s",
+        /// How long an unused connection is kept: less than the service keeps it.
+        idle: Timeout = "1500ms",
+        /// The protocol spoken with it.
+        http: HttpVersion = "auto",
+        /// Which copies of requests it may be sent.
+        copies: Copies = "safe_methods",
+    }
+    later: "retired", "tls";
+}
+
+words! {
+    /// The protocol spoken with a service.
+    pub enum HttpVersion {
+        /// HTTP/1.1.
+        Auto = "auto",
+        /// HTTP/1.1.
+        One = "1",
+    }
+    later: "2", "h2", "h2c";
+}
+
+words! {
+    /// Which copies of requests a service may be sent.
+    pub enum Copies {
+        /// Copies of GET, HEAD and OPTIONS only.
+        SafeMethods = "safe_methods",
+        /// All: it honours `x-understudy-shadow: 1` and then acts on nothing.
+        DryRun = "dry_run",
+        /// All: what it does reaches nobody.
+        Isolated = "isolated",
+    }
+}
