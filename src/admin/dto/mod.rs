@@ -1,0 +1,20 @@
+//! Everything that the admin API takes and answers, as types that both the server and the command line use.
+//!
+//! Pure. Texts and numbers only: instants are RFC 3339 in UTC, durations are numbers with their unit in the name, sides are
+//! `legacy` and `new`, subjects appear as `h:` and 16 hex digits. Members may be added; a reader ignores what it does not
+//! know. What is sent *to* the server is strict: an unknown member is refused, for it may be a misspelt restriction.
+
+mod action;
+mod divergence;
+mod problem;
+mod readiness;
+mod status;
+
+pub use action::{KillRequest, Killed, RearmRequest, Rearmed, Target, TargetKind};
+pub use divergence::{Diverged, Divergences, Place};
+pub use problem::{Fault, Problem};
+pub use readiness::{Readiness, Reason, State};
+pub use status::{
+    Budget, Compared, Copied, Counts, Evidence, Guard, Held, Kill, Latency, PerSide, PlaceCount, Process, Route, Rules,
+    Serves, Status, Store, Traffic,
+};

@@ -1,0 +1,143 @@
+//! What every handler of the API stands in: the instance, the gate, and the extractors that let a request in and read it.
+//!
+//! The order in which a handler names its extractors is the order of the refusals: first who asks, then what about, then the
+//! body, so that nobody without a token has a body read.
+
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
+use axum::http::Method;
+use serde::de::DeserializeOwned;
+
+use super::body;
+use super::dto::Fault;
+use super::gate::{Gate, Need, Visitor};
+use super::refusal::Refusal;
+use crate::config::Role;
+use crate::control::{Actor, Control};
+use crate::telemetry::clock;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub control: Control,
+    pub gate: Gate,
+    /// In milliseconds since 1970.
+    pub started_unix_ms: i64,
+}
+
+/// The address that a request came from, in its extensions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub SocketAddr);
+
+/// Who a request is from, once that is known, in its extensions: for the audit of whatever is refused later.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Who(pub Arc<OnceLock<Actor>>);
+
+/// What a handler needs the visitor to be allowed to do.
+pub(super) trait Needs {
+    /// It.
+    const NEED: Need;
+}
+
+macro_rules! needs {
+    ($($name:ident),*) => {
+        $(
+            /// The need of this name.
+            #[derive(Debug)]
+            pub(super) struct $name;
+            impl Needs for $name {
+                const NEED: Need = Need::$name;
+            }
+        )*
+    };
+}
+
+needs!(Kill, Metrics, Read, Rearm, Status);
+
+/// A visitor who may do what `N` says.
+#[derive(Debug)]
+pub(super) struct May<N> {
+    pub actor: Actor,
+    pub role: Option<Role>,
+    need: PhantomData<N>,
+}
+
+impl<N: Needs> FromRequestParts<Arc<Room>> for May<N> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, room: &Arc<Room>) -> Result<Self, Refusal> {
+        let Some(Peer(peer)) = parts.extensions.get::<Peer>().copied() else {
+            return Err(Refusal::new(Fault::BadRequest, "nobody knows where this came from", ""));
+        };
+        let who = parts.extensions.get::<Who>();
+        let admitted = room.gate.admit(N::NEED, &parts.headers, peer, clock::monotonic());
+        let actor = match &admitted {
+            Ok(visitor) => visitor.actor.clone(),
+            // A known token with a lesser role has a name all the same.
+            Err(_) => room.gate.actor_of(&parts.headers, peer),
+        };
+        if let Some(who) = who {
+            // Whoever was noted first stays: a request has one sender.
+            let _ = who.0.set(actor);
+        }
+        let Visitor { actor, role } = admitted?;
+        Ok(Self { actor, role, need: PhantomData })
+    }
+}
+
+/// The name in a path.
+#[derive(Debug)]
+pub(super) struct Name(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(name)| Self(name)).map_err(|_: PathRejection| {
+            Refusal::new(Fault::BadRequest, "the name in the path cannot be read", "encode it as UTF-8 with percent signs")
+        })
+    }
+}
+
+/// The body of a request, read by [`body::read`].
+#[derive(Debug)]
+pub(super) struct Json<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for Json<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        let (parts, body) = request.into_parts();
+        body::read(&parts.headers, body).await.map(Self)
+    }
+}
+
+/// The members of a query, each at most once and none beside `known`.
+pub(super) fn query(query: Option<&str>, known: &[&str]) -> Result<Vec<(String, String)>, Refusal> {
+    let refuse = |detail: String| Refusal::new(Fault::BadRequest, detail, format!("known are {}", known.join(", ")));
+    let mut members: Vec<(String, String)> = Vec::new();
+    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        if !known.contains(&name.as_ref()) {
+            return Err(refuse("the query has a member that is not known".to_owned()));
+        }
+        if members.iter().any(|(first, _)| *first == name) {
+            return Err(refuse(format!("the query has `{name}` twice")));
+        }
+        members.push((name.into_owned(), value.into_owned()));
+    }
+    Ok(members)
+}
+
+/// How the audit trail names what was asked: without the query, and never at a length that a client can choose.
+pub(super) fn asked(method: &Method, path: &str) -> String {
+    const LONGEST: usize = 300;
+    let path = path.get(..path.floor_char_boundary(LONGEST)).unwrap_or_default();
+    format!("{method} {path}")
+}
+

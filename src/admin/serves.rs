@@ -1,0 +1,158 @@
+//! Whom the rules choose at this moment, in words and as a share.
+//!
+//! Pure. It asks the flag for nobody in particular, by the very walk that requests take, and then looks at the lists and the
+//! percentage that would decide for somebody. A share of subjects is not a share of requests; what was really served stands
+//! in the counters.
+
+use super::dto::Serves;
+use crate::engine::decide::{Ask, KillBits};
+use crate::engine::flags::model::Percent;
+use crate::engine::flags::subjects::SubjectSet;
+use crate::engine::flags::{Asked, Evaluation, Flag, Threshold, evaluate};
+use crate::engine::ruleset::env::SYSTEM;
+use crate::engine::ruleset::route::Switch;
+use crate::engine::ruleset::{Route, Ruleset};
+use crate::engine::vocab::Reason;
+
+/// Whom a route's flag chooses.
+#[derive(Clone, Debug, PartialEq)]
+struct Choice {
+    by: &'static str,
+    why: String,
+    percent: Option<f64>,
+}
+
+impl Choice {
+    fn legacy(why: impl Into<String>) -> Self {
+        Self { by: "legacy", why: why.into(), percent: Some(0.0) }
+    }
+
+    fn new(why: impl Into<String>) -> Self {
+        Self { by: "new", why: why.into(), percent: Some(100.0) }
+    }
+
+    fn both(why: impl Into<String>, percent: Option<f64>) -> Self {
+        Self { by: "both", why: why.into(), percent }
+    }
+
+    fn all(on: bool, why: impl Into<String>) -> Self {
+        if on { Self::new(why) } else { Self::legacy(why) }
+    }
+}
+
+/// Whom the rules choose, under these kills, at this instant.
+pub(super) fn serves(rules: &Ruleset, route: &Route, kills: KillBits, unix_ms: i64) -> Serves {
+    let ask = Walk { rules, kills, unix_ms };
+    let own = ask.flag(route.policy.flag);
+    let shadow_mode = ask.shadow_mode(route);
+    let choice = match (ask.killed(), shadow_mode) {
+        (Some(why), _) => Choice::legacy(why),
+        (None, "on") => Choice::legacy(format!("shadow mode; copied: {}", own.why)),
+        (None, "some") => Choice { why: format!("{}; some in shadow mode", own.why), percent: None, ..own },
+        (None, _) => own,
+    };
+    let flag = match &route.spec.flag {
+        Switch::Flag(key, _) => Some(key.to_string()),
+        Switch::Constant(_) => None,
+    };
+    Serves { by: choice.by.into(), why: choice.why, percent: choice.percent, flag, shadow_mode: shadow_mode.into() }
+}
+
+struct Walk<'r> {
+    rules: &'r Ruleset,
+    kills: KillBits,
+    unix_ms: i64,
+}
+
+impl Walk<'_> {
+    fn killed(&self) -> Option<&'static str> {
+        [
+            (KillBits::NO_STATE, "the state could not be read"),
+            (KillBits::EVERYTHING, "everything is killed"),
+            (KillBits::ROUTE, "killed"),
+            (KillBits::FLAG, "its flag is killed"),
+        ]
+        .into_iter()
+        .find_map(|(bit, why)| self.kills.has(bit).then_some(why))
+    }
+
+    /// The flag's answer for nobody in particular, its kills left aside.
+    fn for_nobody(&self, flag: &Flag, killed: bool) -> Evaluation {
+        let system_enabled = self.rules.flags().system_enabled();
+        evaluate(flag, &Asked { subject: None, unix_ms: self.unix_ms, killed, system_enabled })
+    }
+
+    fn flag(&self, ask: Ask) -> Choice {
+        let at = match ask {
+            Ask::Constant(_) if !self.rules.flags().system_enabled() => return Choice::legacy(format!("{SYSTEM} is false")),
+            Ask::Constant(on) => return Choice::all(on, format!("constant {on}")),
+            Ask::Flag(at) => at,
+        };
+        let Some(flag) = self.rules.flags().at(at) else { return Choice::legacy(Reason::FlagNotFound.as_str()) };
+        let answer = self.for_nobody(flag, false);
+        if answer.reason != Reason::IdentityUnknown {
+            return Choice::all(answer.enabled, answer.reason.as_str());
+        }
+        let denied = flag.denylist.as_ref().map_or(0, SubjectSet::len);
+        let but = if denied == 0 { String::new() } else { format!(", {denied} denied") };
+        match (&flag.allowlist, &flag.percent) {
+            (Some(list), _) if list.is_empty() => Choice::legacy("empty allowlist"),
+            (Some(list), _) => Choice::both(format!("allowlist of {}{but}", list.len()), None),
+            (None, Some(percent)) => self.percent(percent, denied, &but),
+            (None, None) if flag.enabled == Some(true) || flag.default => {
+                let word = if flag.enabled == Some(true) { Reason::Global } else { Reason::Default };
+                let why = format!("{word}{but}");
+                if denied == 0 { Choice::new(why) } else { Choice::both(why, Some(100.0)) }
+            }
+            (None, None) => Choice::legacy(Reason::Default.as_str()),
+        }
+    }
+
+    fn percent(&self, percent: &Percent, denied: usize, but: &str) -> Choice {
+        let threshold = percent.threshold_at(self.unix_ms);
+        let share = f64::from(threshold.buckets()) / 10_000.0;
+        let kind = if matches!(percent, Percent::Gradual(..)) { "gradual" } else { "percent" };
+        let why = format!("{kind} {threshold}{but}");
+        match threshold {
+            Threshold::NONE => Choice::legacy(why),
+            Threshold::ALL if denied == 0 => Choice::new(why),
+            _ => Choice::both(why, Some(share)),
+        }
+    }
+
+    /// Whether those for whom the flag is on are only copied.
+    fn shadow_mode(&self, route: &Route) -> &'static str {
+        let own = match route.policy.flag {
+            Ask::Flag(at) => self.rules.flags().at(at).is_some_and(|flag| flag.shadow_mode == Some(true)),
+            Ask::Constant(_) => false,
+        };
+        if own {
+            return "on";
+        }
+        let at = match route.policy.shadow_mode {
+            None => return "off",
+            Some(Ask::Constant(on)) => {
+                let safe = self.kills.has(KillBits::EVERYTHING) || !self.rules.flags().system_enabled();
+                return if on || safe { "on" } else { "off" };
+            }
+            Some(Ask::Flag(at)) => at,
+        };
+        let Some(flag) = self.rules.flags().at(at) else { return "on" };
+        let killed = self.kills.has(KillBits::EVERYTHING) || self.kills.has(KillBits::SHADOW_MODE);
+        let answer = self.for_nobody(flag, killed);
+        match answer.reason {
+            // Off by these is the safe side, and the safe side is on.
+            Reason::Killed
+            | Reason::FlagNotFound
+            | Reason::SystemDisabled
+            | Reason::Environment
+            | Reason::Schedule => "on",
+            Reason::IdentityUnknown => "some",
+            _ if answer.enabled => "on",
+            _ => "off",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

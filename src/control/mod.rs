@@ -1,0 +1,277 @@
+//! The control plane: the one writer of rules, and the door through which kills and re-arms come.
+//!
+//! A kill is in force, in memory, before anything else is done about it; a re-arm is on disk before it is in force.
+//! Everything that changes at run time has an actor and leaves an audit record.
+
+pub mod command;
+mod controller;
+pub mod publish;
+pub mod source;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::Config;
+use crate::engine::guard::{KillSet, KillTarget, Rearmed};
+use crate::engine::ruleset::problem::{Problem, nearest};
+use crate::engine::vocab::{FlagKey, Revision, RouteKey};
+use crate::live::Live;
+use crate::store::{AuditEntry, KillChange, Origin, PATIENCE, StoreHandle, StoreHealth};
+use crate::telemetry::{clock, names, spawn};
+
+pub use command::{Actor, KillAck, Kind, NameError, RearmAck, RearmError};
+use source::{Fingerprint, Source};
+
+/// The actor of every kill that a guard set.
+pub const GUARD: &str = "guard";
+
+/// How many near names an unknown one is answered with.
+const NEAR: usize = 3;
+
+/// What the control plane starts from.
+#[derive(Debug)]
+pub struct Parts {
+    /// The state in memory.
+    pub live: Arc<Live>,
+    /// The state on disk.
+    pub store: StoreHandle,
+    /// Where rules come from.
+    pub source: Source,
+    /// The configuration in force.
+    pub config: Config,
+    /// What it was read from.
+    pub fingerprint: Fingerprint,
+    /// Turns true when the instance ends.
+    pub draining: watch::Receiver<bool>,
+}
+
+/// What may be done to a running instance; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Control {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    live: Arc<Live>,
+    store: StoreHandle,
+    commands: mpsc::Sender<controller::Reload>,
+    // What the store has been given so far.
+    handed: Mutex<KillSet>,
+    rearming: tokio::sync::Mutex<()>,
+    draining: watch::Receiver<bool>,
+}
+
+impl Control {
+    /// Starts the controller and the task that hands what guards kill to the store.
+    #[must_use]
+    pub fn start(parts: Parts, runtime: &Handle) -> Self {
+        let (commands, inbox) = mpsc::channel(16);
+        let handed = parts.live.kills.read(KillSet::clone);
+        let control = Self {
+            inner: Arc::new(Inner {
+                live: Arc::clone(&parts.live),
+                store: parts.store.clone(),
+                commands,
+                handed: Mutex::new(handed),
+                rearming: tokio::sync::Mutex::default(),
+                draining: parts.draining.clone(),
+            }),
+        };
+        let _entered = runtime.enter();
+        drop(spawn::task("controller", controller::run(parts, inbox)));
+        drop(spawn::task("keeper", control.clone().keep()));
+        control
+    }
+
+    /// The state in memory.
+    #[must_use]
+    pub fn live(&self) -> &Arc<Live> {
+        &self.inner.live
+    }
+
+    /// What is not on disk, and why.
+    #[must_use]
+    pub fn store_health(&self) -> StoreHealth {
+        self.inner.store.health().borrow().clone()
+    }
+
+    /// Whether the instance is ending.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        *self.inner.draining.borrow()
+    }
+
+    /// What a name names.
+    ///
+    /// # Errors
+    /// [`NameError`]: nothing, with names that look like it, or two things.
+    pub fn resolve(&self, name: &str, kind: Option<Kind>) -> Result<KillTarget, NameError> {
+        let Some(snapshot) = self.inner.live.snapshot() else { return Err(NameError::Unknown { near: Vec::new() }) };
+        let rules = &snapshot.rules;
+        let route = RouteKey::parse(name).ok().filter(|key| rules.find_route(key).is_some());
+        let flag = FlagKey::parse(name).ok().filter(|key| rules.flag(key).is_some());
+        let route = route.filter(|_| kind != Some(Kind::Flag));
+        let flag = flag.filter(|_| kind != Some(Kind::Route));
+        match (route, flag) {
+            (Some(_), Some(_)) => Err(NameError::Both),
+            (Some(route), None) => Ok(KillTarget::Route(route)),
+            (None, Some(flag)) => Ok(KillTarget::Flag(flag)),
+            (None, None) => {
+                let routes = rules.routes().map(|(_, route)| route.key().as_str());
+                let routes = routes.filter(|_| kind != Some(Kind::Flag));
+                let flags = rules.flags().iter().map(|(_, flag)| flag.key.as_str());
+                let flags = flags.filter(|_| kind != Some(Kind::Route));
+                let near = nearest(name, routes.chain(flags), NEAR).into_iter().map(str::to_owned).collect();
+                Err(NameError::Unknown { near })
+            }
+        }
+    }
+
+    /// Kills. Never refused, never waits: it is in force before this first waits, and the answer comes within 2 s.
+    pub async fn kill(&self, target: KillTarget, reason: &str, actor: &Actor) -> KillAck {
+        let inner = &self.inner;
+        let (killed, asked) = {
+            let mut handed = inner.handed.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = clock::unix_ms();
+            let killed = inner.live.kills.change(|kills| kills.kill(target, reason, Arc::clone(&actor.name), at));
+            let mut asked = None;
+            for change in inner.unhanded(&mut handed, actor) {
+                let mine = change.target == killed.target;
+                let answer = inner.store.keep_kill(change);
+                asked = if mine { Some(answer) } else { asked };
+            }
+            (killed, asked)
+        };
+        if killed.changed {
+            inner.live.exporter.count(names::KILLS, &labels(&killed.target));
+            tracing::error!(target_killed = %killed.target, actor = &*actor.name, reason, "killed");
+        }
+        let stored = match asked {
+            Some(asked) => asked.within(PATIENCE).await.is_ok(),
+            None => self.store_health().unstored_kills == 0,
+        };
+        KillAck { target: killed.target, epoch: killed.epoch, changed: killed.changed, stored }
+    }
+
+    /// Lifts the kill of exactly this target. On disk before it is in force.
+    ///
+    /// # Errors
+    /// [`RearmError`]: then the kill stays in force, here and after a restart.
+    pub async fn rearm(&self, target: KillTarget, reason: &str, actor: &Actor) -> Result<RearmAck, RearmError> {
+        // Not to be cancelled half way by a client that leaves: what was stored must come into force.
+        let (control, reason, actor) = (self.clone(), reason.to_owned(), actor.clone());
+        let (reply, answer) = oneshot::channel();
+        drop(spawn::task("re-arm", async move {
+            // Whoever left does not need the answer.
+            let _ = reply.send(control.rearm_whole(target, &reason, &actor).await);
+        }));
+        answer.await.unwrap_or_else(|_| Err(RearmError::NotStored("the task ended early".to_owned())))
+    }
+
+    async fn rearm_whole(&self, target: KillTarget, reason: &str, actor: &Actor) -> Result<RearmAck, RearmError> {
+        let inner = &self.inner;
+        let _one_at_a_time = inner.rearming.lock().await;
+        let mut next = inner.live.kills.read(KillSet::clone);
+        let Rearmed::Lifted { subjects, .. } = next.rearm(&target, reason, Arc::clone(&actor.name), clock::unix_ms()) else {
+            return Err(RearmError::NotKilled);
+        };
+        let Some(kill) = next.find(&target).cloned() else { return Err(RearmError::NotKilled) };
+        let change = KillChange { target: target.clone(), kill, origin: origin(actor) };
+        let not_stored = |error: crate::store::StoreError| RearmError::NotStored(error.to_string());
+        let kill = inner.store.rearm(change).within(PATIENCE).await.map_err(not_stored)?;
+        let epoch = kill.epoch;
+        {
+            let mut handed = inner.handed.lock().unwrap_or_else(PoisonError::into_inner);
+            handed.admit(target.clone(), &kill);
+            inner.live.kills.change(|kills| kills.admit(target.clone(), &kill));
+        }
+        tracing::warn!(target_rearmed = %target, actor = &*actor.name, reason, epoch = epoch.0, "re-armed");
+        Ok(RearmAck { epoch, subjects })
+    }
+
+    /// Reads the files again.
+    ///
+    /// # Errors
+    /// All problems; the old rules serve.
+    pub async fn reload(&self, actor: &Actor) -> Result<Revision, Vec<Problem>> {
+        let (reply, answer) = oneshot::channel();
+        let reload = controller::Reload { actor: actor.clone(), reply };
+        if self.inner.commands.send(reload).await.is_err() {
+            return Err(Vec::new());
+        }
+        answer.await.unwrap_or_else(|_| Err(Vec::new()))
+    }
+
+    /// Audits an attempt that was refused.
+    pub async fn refused(&self, actor: &Actor, action: &str, target: &str, why: &str) {
+        let entry = AuditEntry {
+            at_unix_ms: clock::unix_ms(),
+            actor: actor.name.to_string(),
+            role: actor.role.map(str::to_owned),
+            from: actor.from.map(|from| from.to_string()),
+            action: action.to_owned(),
+            target: target.to_owned(),
+            reason: why.to_owned(),
+            before: None,
+            after: None,
+        };
+        if let Err(error) = self.inner.store.append_audit(entry).within(PATIENCE).await {
+            tracing::warn!(%error, action, target, "a refused attempt could not be audited");
+        }
+    }
+
+    /// Stores what waits to be stored and lets go of the files; false if that took longer than `patience`.
+    pub async fn close(&self, patience: Duration) -> bool {
+        self.inner.hand_over();
+        self.inner.store.close(patience).await
+    }
+
+    async fn keep(self) {
+        let mut changes = self.inner.live.kills.watch();
+        while changes.changed().await.is_ok() {
+            self.inner.hand_over();
+        }
+    }
+}
+
+impl Inner {
+    /// Gives the store what it has not been given: what guards have killed.
+    fn hand_over(&self) {
+        let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+        for change in self.unhanded(&mut handed, &Actor::process(GUARD)) {
+            // Tried for ever; its health tells.
+            drop(self.store.keep_kill(change));
+        }
+    }
+
+    fn unhanded(&self, handed: &mut KillSet, actor: &Actor) -> Vec<KillChange> {
+        let now = self.live.kills.read(KillSet::clone);
+        let new = now.iter().filter(|(target, kill)| kill.killed && handed.find(target) != Some(kill));
+        let changes = new
+            .map(|(target, kill)| {
+                let by_actor = *kill.actor == *actor.name;
+                let origin = if by_actor { origin(actor) } else { Origin::default() };
+                KillChange { target, kill: kill.clone(), origin }
+            })
+            .collect();
+        *handed = now;
+        changes
+    }
+}
+
+fn origin(actor: &Actor) -> Origin {
+    Origin { role: actor.role.map(str::to_owned), from: actor.from.map(|from| from.to_string()) }
+}
+
+fn labels(target: &KillTarget) -> [(&'static str, &str); 3] {
+    let (flag, route) = match target {
+        KillTarget::All => ("all", ""),
+        KillTarget::Flag(flag) => (flag.as_str(), ""),
+        KillTarget::Route(route) | KillTarget::Subject(route, _) => ("", route.as_str()),
+    };
+    [("flag", flag), ("reason", "operator"), ("route", route)]
+}

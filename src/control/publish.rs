@@ -1,0 +1,120 @@
+//! From a configuration and compiled rules to what workers see.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{Config, SubjectLog};
+use crate::engine::ruleset::Ruleset;
+use crate::engine::ruleset::route::{RouteSpec, Switch};
+use crate::engine::vocab::{FlagKey, RouteKey, Side};
+use crate::live::Live;
+use crate::live::backend::Backend;
+use crate::live::kills::Uses;
+use crate::live::snapshot::{RequestLimits, Snapshot};
+
+/// The name under which requests that no route takes are counted.
+pub const UNROUTED: &str = "unrouted";
+
+/// Puts rules into force.
+///
+/// # Panics
+/// Never: [`UNROUTED`] is a key.
+pub fn publish(live: &Live, config: &Config, rules: Ruleset) {
+    let before = live.snapshot();
+    let mut uses = HashMap::new();
+    let mut routes = Vec::new();
+    for (index, route) in rules.routes() {
+        let key = route.key();
+        let horizon = horizon(config, &route.spec);
+        routes.push(live.registry.route(key, Some(index), live.kills.word(key), horizon));
+        uses.insert(key.clone(), used(&route.spec));
+    }
+    #[expect(clippy::expect_used, reason = "the constant above is letters")]
+    let unrouted = RouteKey::parse(UNROUTED).expect("a key");
+    let unrouted = live.registry.route(&unrouted, None, live.kills.word(&unrouted), Duration::MAX);
+    let backends = |of: fn(&Snapshot) -> &[Arc<Backend>; 2], limit| {
+        Side::BOTH.map(|side| {
+            let spec = config.backends.of(side);
+            let authority: Arc<str> = spec.url.authority().into();
+            let known = before.as_deref().map(|snapshot| &of(snapshot)[side.index()]);
+            // What is under way to a backend stays under way over a reload.
+            let in_flight = known.filter(|b| b.authority == authority).map(|b| Arc::clone(&b.in_flight));
+            Arc::new(Backend {
+                side,
+                host: spec.url.host.as_str().into(),
+                port: spec.url.port,
+                authority,
+                connect_timeout: spec.connect_timeout,
+                timeout: spec.timeout,
+                idle: spec.idle,
+                in_flight_limit: limit,
+                in_flight: in_flight.unwrap_or_default(),
+            })
+        })
+    };
+    let flag_tallies = rules.flags().iter().map(|(_, flag)| live.registry.flag(flag.key.as_str())).collect();
+    live.budget.resize(config.capture.budget_bytes);
+    live.publish(
+        Snapshot {
+            routes,
+            unrouted,
+            backends: backends(|snapshot| &snapshot.backends, config.limits.in_flight),
+            // Copies are bounded by their lanes.
+            shadows: backends(|snapshot| &snapshot.shadows, usize::MAX),
+            limits: RequestLimits {
+                target_bytes: config.limits.target_bytes,
+                body: config.limits.body_bytes,
+                body_idle: config.limits.body_idle,
+                capture: usize::try_from(config.capture.body_bytes).unwrap_or(usize::MAX),
+            },
+            via: config.via,
+            served_by: config.served_by,
+            log_threshold: config.logs.decisions.buckets(),
+            log_clear: config.logs.subject == SubjectLog::Clear,
+            flag_tallies,
+            rules,
+        },
+        uses,
+    );
+}
+
+// Both runs of a pair are judged by the shorter deadline, or the side with more time would look better than it is.
+fn horizon(config: &Config, spec: &RouteSpec) -> Duration {
+    let slowest = config.backends.legacy.timeout.min(config.backends.new.timeout);
+    slowest.min(spec.shadow.timeout)
+}
+
+fn used(spec: &RouteSpec) -> Uses {
+    fn key(switch: &Switch) -> Option<FlagKey> {
+        match switch {
+            Switch::Flag(key, _) => Some(key.clone()),
+            Switch::Constant(_) => None,
+        }
+    }
+    Uses {
+        flag: key(&spec.flag),
+        shadow: key(&spec.shadow.switch),
+        dual_run: key(&spec.dual_run),
+        shadow_mode: spec.shadow_mode.as_ref().and_then(key),
+    }
+}
+
+/// What differs between two configurations that only a restart can take over, by the names in the file.
+#[must_use]
+pub fn waits_for_restart(running: &Config, read: &Config) -> Vec<String> {
+    let (a, b) = (running, read);
+    let client = |c: &Config| {
+        let l = &c.limits;
+        (l.header_bytes, l.header_count, l.header_timeout, l.write_timeout, l.idle, l.connections, l.drain)
+    };
+    let tokens = |c: &Config| (c.admin.address, c.admin.tokens_file.clone(), c.admin.metrics_token);
+    let differs = [
+        ("workers", a.workers != b.workers),
+        ("listeners", a.listeners != b.listeners),
+        ("admin", tokens(a) != tokens(b)),
+        ("state.path", a.state_path != b.state_path),
+        ("limits", client(a) != client(b)),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect()
+}

@@ -1,0 +1,115 @@
+//! The state in memory that the data plane reads and the control plane writes.
+//!
+//! One task writes snapshots (`control`); guards may only add a kill. Nothing here blocks a worker: locks are held for
+//! a few instructions, never across an await.
+
+pub mod backend;
+pub mod budget;
+pub mod divergences;
+pub mod health;
+pub mod intake;
+pub mod kills;
+pub mod page;
+pub mod snapshot;
+pub mod tally;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use arc_swap::ArcSwapOption;
+
+use crate::engine::vocab::{HashKey, Now, SubjectHash};
+use crate::telemetry::clock;
+use crate::telemetry::exporter::Exporter;
+
+use budget::Budget;
+use divergences::Divergences;
+use health::Health;
+use intake::Intake;
+use kills::Switchboard;
+use snapshot::{Registry, Snapshot};
+use tally::WorkerTally;
+
+/// Everything that workers, judges and operators share.
+#[derive(Debug)]
+pub struct Live {
+    snapshot: ArcSwapOption<Snapshot>,
+    /// The kill switches.
+    pub kills: Switchboard,
+    /// The way to the judges.
+    pub intake: Intake,
+    /// The memory for bodies.
+    pub budget: Arc<Budget>,
+    /// The last exchanges that differed.
+    pub divergences: Divergences,
+    /// Counters by name.
+    pub registry: Registry,
+    /// What the judges say, and what is degraded.
+    pub health: Health,
+    /// Counters of the control plane.
+    pub exporter: Exporter,
+    /// Counters of each worker.
+    pub workers: Box<[Arc<WorkerTally>]>,
+    /// Open client connections of each worker.
+    pub connections: Box<[AtomicUsize]>,
+    hash_key: HashKey,
+}
+
+impl Live {
+    /// The state of an instance with this many workers; producers are the workers and, last, the shadow's thread.
+    #[must_use]
+    pub fn new(workers: usize, capture_budget: u64, hash_key: HashKey) -> (Arc<Self>, Ends) {
+        let producers = workers + 1;
+        let (intake, pairs) = Intake::new(producers);
+        let live = Self {
+            snapshot: ArcSwapOption::empty(),
+            kills: Switchboard::default(),
+            intake,
+            budget: Budget::new(capture_budget),
+            divergences: Divergences::default(),
+            registry: Registry::new(producers),
+            health: Health::default(),
+            exporter: Exporter::default(),
+            workers: (0..workers).map(|_| Arc::default()).collect(),
+            connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            hash_key,
+        };
+        (Arc::new(live), Ends { pairs })
+    }
+
+    /// The revision in force; `None` until the first one is published.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.load_full()
+    }
+
+    /// Puts a revision into force. For the one task that writes snapshots.
+    pub fn publish(&self, snapshot: Snapshot, uses: std::collections::HashMap<crate::engine::vocab::RouteKey, kills::Uses>) {
+        self.kills.publish(uses, || self.snapshot.store(Some(Arc::new(snapshot))));
+    }
+
+    /// The producer number of the shadow's thread.
+    #[must_use]
+    pub fn shadow_shard(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// A subject as it may be stored and shown.
+    #[must_use]
+    pub fn hash(&self, subject: &str) -> SubjectHash {
+        SubjectHash::of(&self.hash_key, subject)
+    }
+}
+
+/// The ends at which what the data plane hands over comes out.
+#[derive(Debug)]
+pub struct Ends {
+    /// Pairs of answers to be compared.
+    pub pairs: tokio::sync::mpsc::Receiver<intake::Exchange>,
+}
+
+/// This instant, by both clocks.
+#[must_use]
+pub fn now() -> Now {
+    Now { monotonic: clock::monotonic(), unix_ms: clock::unix_ms() }
+}

@@ -1,0 +1,235 @@
+//! A backend's answer on its way to the client: streamed, watched, and kept as far as it is to be compared.
+//!
+//! The client gets every frame before anybody else looks at it. What the answer came to is told exactly once, at its
+//! end, at its breaking off, or when the client leaves.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::client::Turn;
+use super::pair::Pair;
+use super::upstream::Lease;
+use crate::engine::guard::{Failure, Run};
+use crate::engine::vocab::Side;
+use crate::live::budget::Hold;
+use crate::live::intake::KeptAnswer;
+use crate::live::tally::{NotCompared, RunFailure};
+
+/// The body of an answer to a client.
+#[derive(Debug)]
+pub enum Answer {
+    /// Ours, in one piece.
+    Made(Option<Bytes>, Finish),
+    /// A backend's.
+    Relayed(Box<Relay>),
+}
+
+/// Tells the connection that its request is over, however it ends.
+#[derive(Debug)]
+pub struct Finish(pub Arc<Turn>);
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        self.0.request_ended();
+    }
+}
+
+/// A backend's answer under way.
+#[derive(Debug)]
+pub struct Relay {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    watch: Option<Watch>,
+    _finish: Finish,
+}
+
+/// Who is told what a run came to.
+#[derive(Debug)]
+pub struct Watch {
+    /// The exchange.
+    pub pair: Arc<Pair>,
+    /// The worker's counters.
+    pub shard: usize,
+    /// The side that answers.
+    pub side: Side,
+    /// Whether it answers in place of the side that was to.
+    pub failover: bool,
+    /// The status it gave.
+    pub status: StatusCode,
+    /// How long its headers took.
+    pub latency: Duration,
+    /// What is kept of it.
+    pub keep: Option<Keep>,
+}
+
+/// An answer being kept.
+#[derive(Debug)]
+pub struct Keep {
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// What has arrived.
+    pub body: Kept,
+    /// The memory it takes.
+    pub hold: Hold,
+    /// The most that is kept.
+    pub cap: usize,
+}
+
+/// A body being kept.
+#[derive(Debug)]
+pub enum Kept {
+    /// Its frames so far.
+    Frames(Vec<Bytes>, usize),
+    /// It grew over the cap.
+    TooLong,
+    /// There was no memory for it.
+    NoMemory,
+}
+
+impl Keep {
+    /// Adds a frame, or gives up.
+    pub fn frame(&mut self, frame: &Bytes) {
+        if let Kept::Frames(frames, len) = &mut self.body {
+            if *len + frame.len() > self.cap {
+                self.body = Kept::TooLong;
+            } else if !self.hold.grow(frame.len()) {
+                self.body = Kept::NoMemory;
+            } else {
+                *len += frame.len();
+                frames.push(frame.clone());
+            }
+        }
+    }
+
+    /// The answer as it is compared; `None` when there was no memory for it.
+    #[must_use]
+    pub fn finish(self, status: u16) -> Option<KeptAnswer> {
+        let body = match self.body {
+            Kept::Frames(frames, len) => Some(match <[Bytes; 1]>::try_from(frames) {
+                Ok([one]) => one,
+                Err(many) => {
+                    let mut all = BytesMut::with_capacity(len);
+                    many.iter().for_each(|frame| all.extend_from_slice(frame));
+                    all.freeze()
+                }
+            }),
+            Kept::TooLong => None,
+            Kept::NoMemory => return None,
+        };
+        Some(KeptAnswer { status, headers: self.headers, body, hold: self.hold })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Complete,
+    Cut,
+    ClientLeft,
+}
+
+impl Watch {
+    fn end(self, end: End) {
+        let Watch { pair, shard, side, failover, status, latency, keep } = self;
+        let mut run = Run::answered(status.as_u16(), latency);
+        let tally = pair.route.tally(shard);
+        match end {
+            End::Complete => {}
+            End::Cut => {
+                run.failure = Some(Failure::Transport);
+                tally.failed[side.index()].add(RunFailure::Cut);
+            }
+            End::ClientLeft => run.cancelled = true,
+        }
+        if failover {
+            pair.failed_over(run);
+            return;
+        }
+        let answer = keep.filter(|_| end == End::Complete).and_then(|keep| {
+            let kept = keep.finish(status.as_u16());
+            if kept.is_none() {
+                tally.not_compared.add(NotCompared::Memory);
+            }
+            kept
+        });
+        pair.served(run, answer);
+    }
+}
+
+impl Relay {
+    /// Streams `incoming`; `watch` is told what it came to.
+    #[must_use]
+    pub fn new(incoming: Incoming, lease: Lease, watch: Option<Watch>, finish: Finish) -> Self {
+        let mut relay = Self { incoming, lease: Some(lease), watch, _finish: finish };
+        if relay.incoming.is_end_stream() {
+            relay.end(End::Complete);
+        }
+        relay
+    }
+
+    fn end(&mut self, end: End) {
+        if let Some(lease) = self.lease.take()
+            && end == End::Complete
+        {
+            lease.give_back();
+        }
+        if let Some(watch) = self.watch.take() {
+            watch.end(end);
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.end(End::ClientLeft);
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let relay = match self.get_mut() {
+            Answer::Made(body, _) => return Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Answer::Relayed(relay) => relay,
+        };
+        let polled = std::task::ready!(Pin::new(&mut relay.incoming).poll_frame(cx));
+        match &polled {
+            Some(Ok(frame)) => {
+                if let (Some(data), Some(watch)) = (frame.data_ref(), &mut relay.watch)
+                    && let Some(keep) = &mut watch.keep
+                {
+                    keep.frame(data);
+                }
+                // Whoever knows its length asks for no frame after the last one.
+                if relay.incoming.is_end_stream() {
+                    relay.end(End::Complete);
+                }
+            }
+            Some(Err(_)) => relay.end(End::Cut),
+            None => relay.end(End::Complete),
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Answer::Made(body, _) => body.is_none(),
+            Answer::Relayed(relay) => relay.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Answer::Made(body, _) => SizeHint::with_exact(body.as_ref().map_or(0, |b| b.len() as u64)),
+            Answer::Relayed(relay) => relay.incoming.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! Request bodies on their way to a backend: streamed, and kept only as far as somebody may need them again.
+//!
+//! Who may need one: identity (captured before the decision), a copy (kept while it streams), a failover of a safe
+//! method (likewise), and any first attempt until the backend has taken its first byte. Frames are shared, not copied.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::sweep::Deadline;
+use super::wire::Wire;
+use crate::live::budget::Hold;
+
+/// Why a body did not arrive whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// The client broke off, or framed it wrongly.
+    #[error("the request's body broke off")]
+    Client,
+    /// Nothing arrived for the configured time.
+    #[error("the request's body stopped arriving")]
+    Idle,
+    /// It is longer than `limits.body`.
+    #[error("the request's body is over the limit")]
+    TooLarge,
+}
+
+/// Why a body was not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotKept {
+    /// The capture budget is used up.
+    Memory,
+    /// It is longer than the capture cap.
+    TooLarge,
+}
+
+/// What a kept body is used for once it is complete: the body, with the hold on the memory it takes.
+pub type WhenComplete = Box<dyn FnOnce(Result<(Bytes, Arc<Hold>), NotKept>) + Send>;
+
+/// What of a body arrived before it was decided where it goes.
+#[derive(Debug, Default)]
+pub struct Front {
+    frames: VecDeque<Bytes>,
+    // Until the backend has taken them, these frames are in memory as much as any that were kept.
+    hold: Option<Hold>,
+}
+
+impl Front {
+    fn pop(&mut self) -> Option<Bytes> {
+        let frame = self.frames.pop_front();
+        if self.frames.is_empty() {
+            self.hold = None;
+        }
+        frame
+    }
+}
+
+/// A request's body, as often as it is needed.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Complete, and in memory, with the hold on it; empty for a request without one.
+    Whole(Bytes, Option<Arc<Hold>>),
+    /// Still arriving.
+    Stream(Arc<Upload>),
+}
+
+impl Source {
+    /// The body for one attempt over this connection.
+    #[must_use]
+    pub fn outgoing(&self, wire: &Arc<Wire>) -> Outgoing {
+        match self {
+            Source::Whole(bytes, _) => Outgoing::Whole(Some(bytes.clone()).filter(|b| !b.is_empty())),
+            Source::Stream(upload) => {
+                upload.lock().begin(wire);
+                Outgoing::Stream(Arc::clone(upload))
+            }
+        }
+    }
+
+    /// Whether a further attempt would send exactly what this one was to send.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Source::Whole(..) => true,
+            Source::Stream(upload) => upload.lock().is_repeatable(),
+        }
+    }
+
+    /// Whether the body is still arriving and it is the client's turn.
+    #[must_use]
+    pub fn waits_for_client(&self) -> bool {
+        match self {
+            Source::Whole(..) => false,
+            Source::Stream(upload) => upload.lock().waiting,
+        }
+    }
+
+    /// Why the body did not arrive whole, if so.
+    #[must_use]
+    pub fn broken(&self) -> Option<Broken> {
+        match self {
+            Source::Whole(..) => None,
+            Source::Stream(upload) => upload.lock().broken,
+        }
+    }
+}
+
+/// A body that is still arriving.
+#[derive(Debug)]
+pub struct Upload(Mutex<State>);
+
+struct State {
+    front: Front,
+    incoming: Option<Incoming>,
+    waiting: bool,
+    broken: Option<Broken>,
+    seen: u64,
+    limit: Option<u64>,
+    idle: Deadline,
+    idle_limit: Duration,
+    keep: Keep,
+    // Where the wire stood when the attempt began: it has taken nothing while it still stands there.
+    attempt: Option<(Arc<Wire>, u64)>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("seen", &self.seen).field("broken", &self.broken).finish_non_exhaustive()
+    }
+}
+
+struct Keep {
+    frames: Vec<Bytes>,
+    // Whether `frames` is everything that was taken from the client so far.
+    complete: bool,
+    cap: usize,
+    len: usize,
+    // `None`: kept only until the backend has taken its first byte.
+    hold: Option<Hold>,
+    // In its place once the body is complete, and somebody else has it too.
+    shared: Option<Arc<Hold>>,
+    refused: Option<NotKept>,
+    when_complete: Option<WhenComplete>,
+}
+
+/// What the rest of an exchange wants of a body that streams.
+pub struct Wanted {
+    /// The most bytes to keep.
+    pub cap: usize,
+    /// The hold to grow, if the whole body is to be kept; `None` keeps it until the backend took its first byte.
+    pub hold: Option<Hold>,
+    /// Called once, when the body is complete.
+    pub when_complete: Option<WhenComplete>,
+}
+
+impl Upload {
+    /// A body that arrives from `incoming`, after `front`, which has already arrived.
+    #[must_use]
+    pub fn new(
+        front: Front,
+        incoming: Incoming,
+        idle: Deadline,
+        idle_limit: Duration,
+        limit: Option<u64>,
+        wanted: Wanted,
+    ) -> Arc<Self> {
+        let keep = Keep {
+            frames: Vec::new(),
+            complete: true,
+            cap: wanted.cap,
+            len: 0,
+            hold: wanted.hold,
+            shared: None,
+            refused: None,
+            when_complete: wanted.when_complete,
+        };
+        Arc::new(Self(Mutex::new(State {
+            front,
+            incoming: Some(incoming),
+            waiting: false,
+            broken: None,
+            seen: 0,
+            limit,
+            idle,
+            idle_limit,
+            keep,
+            attempt: None,
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn begin(&mut self, wire: &Arc<Wire>) {
+        if self.keep.complete && !self.keep.frames.is_empty() {
+            let mut again: VecDeque<Bytes> = self.keep.frames.drain(..).collect();
+            again.append(&mut self.front.frames);
+            self.seen = 0;
+            self.keep.len = 0;
+            self.front.frames = again;
+        }
+        self.attempt = Some((Arc::clone(wire), wire.written()));
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.keep.complete && self.broken.is_none()
+    }
+
+    fn took(&mut self, frame: &Bytes) {
+        let untouched = self.attempt.as_ref().is_none_or(|(wire, base)| wire.written() == *base);
+        let keep = &mut self.keep;
+        if !keep.complete {
+            return;
+        }
+        let refused = match &mut keep.hold {
+            None if untouched => None,
+            None => Some(None),
+            Some(_) if keep.len + frame.len() > keep.cap => Some(Some(NotKept::TooLarge)),
+            Some(hold) => (!hold.cover(keep.len + frame.len())).then_some(Some(NotKept::Memory)),
+        };
+        if let Some(why) = refused {
+            keep.complete = false;
+            keep.frames = Vec::new();
+            keep.hold = None;
+            keep.refused = why;
+        } else {
+            keep.len += frame.len();
+            keep.frames.push(frame.clone());
+        }
+    }
+
+    fn finish(&mut self) {
+        self.incoming = None;
+        if let Some(done) = self.keep.when_complete.take() {
+            match self.keep.hold.take() {
+                Some(hold) if self.keep.complete => {
+                    // A failover may still need it here: the same bytes, under the same hold.
+                    let (whole, hold) = (concat(&self.keep.frames), Arc::new(hold));
+                    self.keep.frames = vec![whole.clone()];
+                    self.keep.shared = Some(Arc::clone(&hold));
+                    done(Ok((whole, hold)));
+                }
+                _ => done(Err(self.keep.refused.unwrap_or(NotKept::TooLarge))),
+            }
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        loop {
+            if let Some(why) = self.broken {
+                return Poll::Ready(Some(Err(why)));
+            }
+            if let Some(frame) = self.front.pop() {
+                return Poll::Ready(Some(self.accept(frame)));
+            }
+            let Some(incoming) = &mut self.incoming else {
+                return Poll::Ready(None);
+            };
+            match Pin::new(incoming).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.waiting = false;
+                    self.idle.set(self.idle_limit);
+                    // Trailers are not merged into headers, and no backend has asked for them.
+                    if let Ok(data) = frame.into_data()
+                        && !data.is_empty()
+                    {
+                        return Poll::Ready(Some(self.accept(data)));
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => self.broken = Some(Broken::Client),
+                Poll::Ready(None) => {
+                    self.finish();
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {
+                    if !self.waiting {
+                        self.waiting = true;
+                        self.idle.set(self.idle_limit);
+                    }
+                    if self.idle.poll_due(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    self.broken = Some(Broken::Idle);
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, frame: Bytes) -> Result<Bytes, Broken> {
+        self.seen += frame.len() as u64;
+        if self.limit.is_some_and(|limit| self.seen > limit) {
+            self.broken = Some(Broken::TooLarge);
+            return Err(Broken::TooLarge);
+        }
+        self.took(&frame);
+        if self.front.frames.is_empty() && self.incoming.as_ref().is_some_and(Body::is_end_stream) {
+            self.finish();
+        }
+        Ok(frame)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let front: u64 = self.front.frames.iter().map(|frame| frame.len() as u64).sum();
+        let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + front);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + front);
+        }
+        hint
+    }
+}
+
+/// A request's body for one attempt.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// In memory; `None` once sent, or empty.
+    Whole(Option<Bytes>),
+    /// Still arriving.
+    Stream(Arc<Upload>),
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.get_mut() {
+            Outgoing::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Outgoing::Stream(upload) => upload.lock().poll_frame(cx).map(|frame| frame.map(|f| f.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Outgoing::Whole(bytes) => bytes.is_none(),
+            Outgoing::Stream(upload) => {
+                let state = upload.lock();
+                state.front.frames.is_empty() && state.incoming.is_none() && state.broken.is_none()
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Outgoing::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Outgoing::Stream(upload) => upload.lock().size_hint(),
+        }
+    }
+}
+
+/// What [`capture`] got.
+#[derive(Debug)]
+pub enum Captured {
+    /// All of it.
+    Whole(Bytes, Hold),
+    /// What had arrived when it became clear that it cannot be kept; the rest is still to come.
+    Partial(Front, Incoming, NotKept),
+}
+
+/// Reads a body whole, up to `cap` bytes, if the budget has room.
+///
+/// # Errors
+/// [`Broken`]: the body never became complete.
+pub async fn capture(
+    mut incoming: Incoming,
+    cap: usize,
+    mut hold: Hold,
+    idle: &Deadline,
+    idle_limit: Duration,
+) -> Result<Captured, Broken> {
+    let hint = incoming.size_hint();
+    if hint.lower() > cap as u64 {
+        return Ok(Captured::Partial(Front::default(), incoming, NotKept::TooLarge));
+    }
+    let mut frames: Vec<Bytes> = Vec::new();
+    let mut len = 0;
+    idle.set(idle_limit);
+    while !incoming.is_end_stream() {
+        let frame = std::future::poll_fn(|cx| {
+            if let Poll::Ready(frame) = Pin::new(&mut incoming).poll_frame(cx) {
+                return Poll::Ready(frame.map(|frame| frame.map_err(|_| Broken::Client)));
+            }
+            idle.poll_due(cx).map(|()| Some(Err(Broken::Idle)))
+        });
+        let Some(frame) = frame.await.transpose()? else { break };
+        let Ok(data) = frame.into_data() else { continue };
+        idle.set(idle_limit);
+        let refused = if len + data.len() > cap {
+            Some(NotKept::TooLarge)
+        } else {
+            (!hold.grow(data.len())).then_some(NotKept::Memory)
+        };
+        len += data.len();
+        frames.push(data);
+        if let Some(why) = refused {
+            let front = Front { frames: frames.into(), hold: Some(hold) };
+            return Ok(Captured::Partial(front, incoming, why));
+        }
+    }
+    idle.clear();
+    Ok(Captured::Whole(concat(&frames), hold))
+}
+
+fn concat(frames: &[Bytes]) -> Bytes {
+    match frames {
+        [] => Bytes::new(),
+        [one] => one.clone(),
+        many => {
+            let mut all = BytesMut::with_capacity(many.iter().map(Bytes::len).sum());
+            many.iter().for_each(|frame| all.extend_from_slice(frame));
+            all.freeze()
+        }
+    }
+}

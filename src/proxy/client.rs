@@ -1,0 +1,158 @@
+//! A client's connection: its socket under the limits on time that protect the sidecar from slow peers.
+//!
+//! HTTP is the library's; this only watches which side's turn it is. Between requests the idle limit runs, from the
+//! first byte of a header section its own limit, and whenever the client does not read, the write limit.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::sweep::{Deadline, Sweep};
+use crate::live::tally::{ClientError, WorkerTally};
+
+/// The limits on a client's slowness.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For a header section, from its first byte.
+    pub header: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// For the client to take what was written.
+    pub write: Duration,
+}
+
+const IDLE: u8 = 0;
+const HEADER: u8 = 1;
+const BUSY: u8 = 2;
+
+/// Whose turn it is on one connection; shared by its socket and the request under way.
+#[derive(Debug)]
+pub struct Turn {
+    phase: AtomicU8,
+    deadline: Deadline,
+    limits: Limits,
+}
+
+impl Turn {
+    /// A request has arrived: the client owes nothing until it is answered.
+    pub fn request_began(&self) {
+        self.phase.store(BUSY, Relaxed);
+        self.deadline.clear();
+    }
+
+    /// The answer is complete.
+    pub fn request_ended(&self) {
+        self.phase.store(IDLE, Relaxed);
+        self.deadline.set(self.limits.idle);
+    }
+}
+
+/// The socket of a client's connection.
+#[derive(Debug)]
+pub struct ClientIo {
+    stream: TcpStream,
+    turn: Arc<Turn>,
+    tally: Arc<WorkerTally>,
+    write_blocked: bool,
+}
+
+impl ClientIo {
+    /// Puts a freshly accepted connection under its limits.
+    #[must_use]
+    pub fn new(stream: TcpStream, sweep: &Arc<Sweep>, limits: Limits, tally: Arc<WorkerTally>) -> (Self, Arc<Turn>) {
+        let deadline = sweep.deadline(limits.idle);
+        let turn = Arc::new(Turn { phase: AtomicU8::new(IDLE), deadline, limits });
+        (Self { stream, turn: Arc::clone(&turn), tally, write_blocked: false }, turn)
+    }
+
+    // The library waits for the rest of a header section and would close without a word, so the answer is written
+    // here. Nothing else can be on its way out: the last answer was complete before this request began.
+    fn say_timeout(&self) {
+        self.tally.client_errors.add(ClientError::HeaderTimeout);
+        const ANSWER: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\
+            x-understudy-error: header_timeout\r\n\r\n";
+        // A client that does not even read this is closed all the same.
+        let _ = self.stream.try_write(ANSWER);
+    }
+
+    fn poll_write_limit(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.write_blocked {
+            self.write_blocked = true;
+            self.turn.deadline.set(self.turn.limits.write);
+        }
+        ready!(self.turn.deadline.poll_due(cx));
+        self.tally.client_errors.add(ClientError::WriteTimeout);
+        Poll::Ready(io::ErrorKind::TimedOut.into())
+    }
+
+    fn write_went_on(&mut self) {
+        if self.write_blocked {
+            self.write_blocked = false;
+            match self.turn.phase.load(Relaxed) {
+                BUSY => self.turn.deadline.clear(),
+                HEADER => self.turn.deadline.set(self.turn.limits.header),
+                _ => self.turn.deadline.set(self.turn.limits.idle),
+            }
+        }
+    }
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let filled = buf.filled().len();
+        if let Poll::Ready(result) = Pin::new(&mut self.stream).poll_read(cx, buf) {
+            if buf.filled().len() > filled && self.turn.phase.load(Relaxed) == IDLE {
+                self.turn.phase.store(HEADER, Relaxed);
+                self.turn.deadline.set(self.turn.limits.header);
+            }
+            return Poll::Ready(result);
+        }
+        if self.write_blocked {
+            return Poll::Pending;
+        }
+        ready!(self.turn.deadline.poll_due(cx));
+        match self.turn.phase.load(Relaxed) {
+            HEADER => self.say_timeout(),
+            _ => debug_assert_ne!(self.turn.phase.load(Relaxed), BUSY),
+        }
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.stream).poll_write_vectored(cx, bufs) {
+            Poll::Ready(result) => {
+                self.write_went_on();
+                Poll::Ready(result)
+            }
+            Poll::Pending => self.poll_write_limit(cx).map(Err),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

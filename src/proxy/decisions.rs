@@ -1,0 +1,94 @@
+//! What is counted and logged of a decision.
+//!
+//! The decision log has one line per flag that a route evaluated, sampled by subject, so that a shopper's whole story
+//! is there or none of it. Writing it never waits: lines that the log cannot take are dropped.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::stage::{Stage, Worker};
+use crate::engine::decide::{Checks, Decision};
+use crate::engine::vocab::{Reason, Side, SubjectHash};
+use crate::telemetry::clock;
+use crate::telemetry::logs::DECISIONS;
+
+/// One decision in this many is timed.
+const TIMED: u64 = 1_024;
+
+/// Counts a decision.
+pub(super) fn book(stage: &Stage<'_>, decision: &Decision) {
+    let shard = stage.worker.shard;
+    let tally = stage.route.tally(shard);
+    tally.assigned.add(decision.served);
+    tally.reasons.add(decision.reason);
+    for check in decision.checks.iter() {
+        if let Some(flag) = stage.snapshot.flag_tallies.get(check.flag.index()) {
+            if check.reason == Reason::FlagNotFound {
+                flag[shard].missing.add();
+            } else {
+                flag[shard].results[usize::from(check.enabled)].add();
+            }
+        }
+    }
+}
+
+/// Whether a subject's decisions are logged; a request for nobody is sampled by its exchange.
+pub(super) fn is_logged(stage: &Stage<'_>, hash: SubjectHash) -> bool {
+    hash.0 % 1_000_000 < u64::from(stage.snapshot.log_threshold)
+}
+
+/// Writes one subject's lines.
+pub(super) fn log(
+    stage: &Stage<'_>,
+    decision: &Decision,
+    checks: &Checks,
+    subject: Option<(&str, SubjectHash)>,
+    exchange: &str,
+) {
+    let route = stage.route.key.as_str();
+    let shopper = subject.map(|(key, hash)| if stage.snapshot.log_clear { key.to_owned() } else { hash.to_string() });
+    let canonical = decision.served == Side::New || decision.copy == crate::engine::decide::CopyTo::To(Side::New);
+    let policy = stage.rules.map(|rules| &rules.policy);
+    for check in checks.iter() {
+        let Some(flag) = stage.snapshot.rules.flag_key(check.flag) else { continue };
+        let dual_run = policy.is_some_and(|p| p.dual_run == crate::engine::decide::Ask::Flag(check.flag));
+        let tags = match (canonical, dual_run) {
+            (false, false) => "FEATURE_FLAG",
+            (true, false) => "FEATURE_FLAG CANONICAL_EVENT",
+            (false, true) => "FEATURE_FLAG DUAL_RUN",
+            (true, true) => "FEATURE_FLAG CANONICAL_EVENT DUAL_RUN",
+        };
+        tracing::info!(
+            target: DECISIONS,
+            event = "feature_flag_check",
+            tags,
+            flag_name = flag.as_str(),
+            enabled = check.enabled,
+            shopper_id = shopper,
+            reason = check.reason.as_str(),
+            route,
+            served_by = decision.served.as_str(),
+            exchange,
+            revision = decision.revision.0,
+        );
+    }
+    if decision.shadow_inactive {
+        tracing::info!(target: DECISIONS, event = "shadow_mode", tags = "FEATURE_FLAG", route, shopper_id = shopper, exchange,
+            "shadow: inactive (flag off)");
+    }
+}
+
+impl Worker {
+    /// Runs a decision and times one in [`TIMED`].
+    pub(super) fn timed<T>(&self, decide: impl FnOnce() -> T) -> T {
+        if !self.exchanges.load(Relaxed).is_multiple_of(TIMED) {
+            return decide();
+        }
+        let before = clock::monotonic_nanos();
+        let decided = decide();
+        let nanos = clock::monotonic_nanos().saturating_sub(before);
+        self.tally.decision_nanos.add_n(nanos);
+        let bucket = (0..10).find(|at| nanos <= 100_000 << at).unwrap_or(10);
+        self.tally.decision_buckets[bucket].add();
+        decided
+    }
+}

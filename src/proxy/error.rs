@@ -1,0 +1,80 @@
+//! Answers that the sidecar gives itself: one place turns what went wrong into a status and a reason.
+//!
+//! Their bodies name no address, path or version; what an operator needs is in the counter and in
+//! `x-understudy-error`.
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::body::Broken;
+use super::forward;
+use super::upstream::CallError;
+use crate::live::tally::{Label as _, Made, RunFailure};
+
+impl Made {
+    /// The status that this reason is answered with.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Made::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Made::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Made::BodyBroken | Made::Host | Made::Target => StatusCode::BAD_REQUEST,
+            Made::Coding => StatusCode::NOT_IMPLEMENTED,
+            Made::ConnectTimeout | Made::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Made::ConnectFailed | Made::Malformed | Made::Reset => StatusCode::BAD_GATEWAY,
+            Made::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Made::Overload => StatusCode::SERVICE_UNAVAILABLE,
+            Made::TargetTooLong => StatusCode::URI_TOO_LONG,
+        }
+    }
+}
+
+impl From<Broken> for Made {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Client => Made::BodyBroken,
+            Broken::Idle => Made::BodyTimeout,
+            Broken::TooLarge => Made::BodyTooLarge,
+        }
+    }
+}
+
+impl From<CallError> for Made {
+    fn from(error: CallError) -> Self {
+        match error.failure {
+            RunFailure::Connect if error.timed_out => Made::ConnectTimeout,
+            RunFailure::Connect => Made::ConnectFailed,
+            RunFailure::Malformed => Made::Malformed,
+            RunFailure::Overload => Made::Overload,
+            RunFailure::Timeout => Made::Timeout,
+            RunFailure::Cut | RunFailure::Reset => Made::Reset,
+        }
+    }
+}
+
+/// The answer for a reason.
+#[must_use]
+pub fn answer(made: Made) -> Response<Bytes> {
+    let status = made.status();
+    let text = status.canonical_reason().unwrap_or_default();
+    let mut response = Response::new(Bytes::from_static(text.as_bytes()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    headers.insert(forward::ERROR, HeaderValue::from_static(made.label()));
+    match made {
+        Made::Overload => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        Made::Method => {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        }
+        // What is left of the request cannot be told from the next one, or is not wanted.
+        Made::BodyTooLarge | Made::BodyTimeout | Made::BodyBroken | Made::Coding | Made::Host | Made::Target => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        _ => {}
+    }
+    response
+}

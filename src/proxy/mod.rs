@@ -1,0 +1,20 @@
+//! The data plane: one request in, one answer out, and a copy beside it.
+//!
+//! Imports `engine`, `live` and `telemetry` only. No request waits for anything outside this folder and the backend that
+//! serves it.
+
+pub mod answer;
+pub mod body;
+pub mod client;
+mod decisions;
+pub mod error;
+pub mod exchange;
+pub mod failover;
+pub mod forward;
+pub mod listen;
+pub mod pair;
+pub mod shadow;
+pub mod stage;
+pub mod sweep;
+pub mod upstream;
+pub mod wire;

@@ -1,0 +1,298 @@
+//! Copies: off the critical path, always.
+//!
+//! A worker puts a copy into a bounded ring and forgets it. On the shadow's own thread, with its own connections, each
+//! route has lanes: a subject's copies go one after the other through the same lane, so that a conversation arrives in
+//! order. What does not fit is shed and counted; a lane that overflows sheds whole subjects until it has caught up.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http_body::Body as _;
+use tokio::sync::mpsc;
+
+use super::answer::{Keep, Kept};
+use super::body::Source;
+use super::forward;
+use super::pair::Pair;
+use super::sweep::Sweep;
+use super::upstream::{Patience, Pool};
+use crate::engine::guard::{Breaker, Failure, Run};
+use crate::live::Live;
+use crate::live::backend::Backend;
+use crate::live::budget::Hold;
+use crate::live::snapshot::RouteId;
+use crate::live::intake::KeptAnswer;
+use crate::live::tally::{RunFailure, Skipped};
+use crate::telemetry::{clock, spawn};
+
+/// Copies on their way from the workers to the shadow's thread.
+const RING: usize = 8_192;
+
+/// Copies that may wait in one lane.
+const LANE: usize = 64;
+
+/// Subjects that one overflowing lane remembers to shed whole; beyond it, every copy is shed until it has caught up.
+const SHED: usize = 1_024;
+
+/// What a copy of a request needs.
+#[derive(Debug)]
+pub struct Copy {
+    /// The exchange it belongs to.
+    pub pair: Arc<Pair>,
+    /// Method, target and headers as the serving side got them.
+    pub head: http::request::Parts,
+    /// The whole body.
+    pub body: Bytes,
+    /// The memory the body takes.
+    pub hold: Option<Arc<Hold>>,
+    /// Where it goes.
+    pub backend: Arc<Backend>,
+    /// What decides its lane: the subject, or the exchange where there is none.
+    pub lane: u64,
+    /// The route's bounds.
+    pub bounds: Bounds,
+    /// The most bytes of its answer that are kept.
+    pub cap: usize,
+}
+
+/// A route's bounds on its copies.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Copies under way at once: the number of lanes.
+    pub max_in_flight: usize,
+    /// Bytes of copies that wait or are under way.
+    pub max_bytes: u64,
+    /// For a copy, from leaving its worker to the end of its answer.
+    pub timeout: Duration,
+}
+
+/// The workers' end.
+#[derive(Clone, Debug)]
+pub struct Sender(mpsc::Sender<(Copy, u64)>);
+
+impl Sender {
+    /// Sends a copy on its way, or sheds it. Never waits.
+    pub fn send(&self, copy: Copy, shard: usize) {
+        if let Err(refused) = self.0.try_send((copy, clock::monotonic_nanos())) {
+            let (copy, _) = refused.into_inner();
+            copy.pair.drop_copy(shard, Skipped::QueueFull);
+        }
+    }
+}
+
+/// The ring between the workers and the shadow's thread.
+#[must_use]
+pub fn ring() -> (Sender, Receiver) {
+    let (sender, receiver) = mpsc::channel(RING);
+    (Sender(sender), Receiver(receiver))
+}
+
+/// The shadow's end.
+#[derive(Debug)]
+pub struct Receiver(mpsc::Receiver<(Copy, u64)>);
+
+#[derive(Debug)]
+struct Waiting {
+    copy: Copy,
+    since_nanos: u64,
+}
+
+impl Waiting {
+    fn waited(&self) -> Duration {
+        Duration::from_nanos(clock::monotonic_nanos().saturating_sub(self.since_nanos))
+    }
+
+    // What the copy keeps in memory: its body, and roughly what a head takes.
+    fn bytes(&self) -> u64 {
+        self.copy.body.len() as u64 + 1_024
+    }
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    waiting: VecDeque<Waiting>,
+    busy: bool,
+    shed: HashSet<u64>,
+}
+
+/// The lanes of one route.
+#[derive(Debug, Default)]
+struct Lanes {
+    lanes: HashMap<u64, Lane>,
+    bytes: u64,
+    breakers: [Breaker; 2],
+}
+
+impl Lanes {
+    /// Puts a copy into its lane; gives it back when it has to be shed.
+    fn admit(&mut self, number: u64, waiting: Waiting) -> Option<Waiting> {
+        let lane = self.lanes.entry(number).or_default();
+        let subject = waiting.copy.lane;
+        let full = lane.waiting.len() >= LANE || self.bytes + waiting.bytes() > waiting.copy.bounds.max_bytes;
+        if full && lane.shed.len() < SHED {
+            lane.shed.insert(subject);
+        }
+        // Half a conversation tells nothing, so whoever lost one copy loses all until the lane is empty.
+        if full || lane.shed.contains(&subject) || lane.shed.len() == SHED {
+            if lane.waiting.is_empty() && !lane.busy {
+                lane.shed.clear();
+            }
+            return Some(waiting);
+        }
+        self.bytes += waiting.bytes();
+        lane.waiting.push_back(waiting);
+        None
+    }
+
+    /// The next copy of a lane; without one, the lane is idle and has caught up.
+    fn next(&mut self, number: u64) -> Option<Waiting> {
+        let lane = self.lanes.get_mut(&number)?;
+        let next = lane.waiting.pop_front();
+        if next.is_none() {
+            self.lanes.remove(&number);
+        }
+        next
+    }
+}
+
+/// Runs the shadow until every worker is gone and all lanes are empty.
+pub async fn run(live: Arc<Live>, Receiver(mut receiver): Receiver) {
+    let sweep = Sweep::new();
+    let pool = Pool::new(Arc::clone(&sweep));
+    let pruned = Arc::clone(&pool);
+    drop(spawn::task("shadow sweep", Arc::clone(&sweep).run(move || pruned.prune())));
+    let courier = Arc::new(Courier { live, pool, sweep });
+    let mut routes: HashMap<RouteId, Arc<Mutex<Lanes>>> = HashMap::new();
+    let (working, mut idle) = mpsc::channel::<()>(1);
+    while let Some((copy, since_nanos)) = receiver.recv().await {
+        let lanes = Arc::clone(routes.entry(copy.pair.route.id).or_default());
+        let number = copy.lane % copy.bounds.max_in_flight.max(1) as u64;
+        let mut locked = lock(&lanes);
+        if let Some(shed) = locked.admit(number, Waiting { copy, since_nanos }) {
+            shed.copy.pair.drop_copy(courier.live.shadow_shard(), Skipped::QueueFull);
+            continue;
+        }
+        let lane = locked.lanes.entry(number).or_default();
+        if !std::mem::replace(&mut lane.busy, true) {
+            let working = working.clone();
+            let courier = Arc::clone(&courier);
+            let lanes = Arc::clone(&lanes);
+            drop(spawn::task("shadow lane", async move {
+                courier.empty(&lanes, number).await;
+                drop(working);
+            }));
+        }
+    }
+    drop(working);
+    // Nothing is ever sent: this ends when the last lane has dropped its end.
+    let _ = idle.recv().await;
+}
+
+fn lock(lanes: &Mutex<Lanes>) -> MutexGuard<'_, Lanes> {
+    lanes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+struct Courier {
+    live: Arc<Live>,
+    pool: Arc<Pool>,
+    sweep: Arc<Sweep>,
+}
+
+impl Courier {
+    async fn empty(&self, lanes: &Mutex<Lanes>, number: u64) {
+        let shard = self.live.shadow_shard();
+        loop {
+            let Some(waiting) = lock(lanes).next(number) else { return };
+            let bytes = waiting.bytes();
+            let pair = Arc::clone(&waiting.copy.pair);
+            let side = pair.served.other();
+            let allowed = lock(lanes).breakers[side.index()].allows(clock::monotonic());
+            if waiting.waited() >= waiting.copy.bounds.timeout {
+                pair.drop_copy(shard, Skipped::Deadline);
+            } else if !allowed {
+                pair.drop_copy(shard, Skipped::BreakerOpen);
+            } else if !pair.send_copy() {
+                pair.drop_copy(shard, Skipped::Withdrawn);
+            } else {
+                pair.route.tally(shard).copies.add(side);
+                let (run, answer) = self.deliver(waiting).await;
+                lock(lanes).breakers[side.index()].saw(run.status.is_some(), clock::monotonic());
+                pair.copied(run, answer);
+            }
+            lock(lanes).bytes -= bytes;
+        }
+    }
+
+    async fn deliver(&self, waiting: Waiting) -> (Run, Option<KeptAnswer>) {
+        let left = waiting.copy.bounds.timeout.saturating_sub(waiting.waited());
+        let Copy { pair, mut head, body, hold, backend, cap, .. } = waiting.copy;
+        let tally = pair.route.tally(self.live.shadow_shard());
+        let side = pair.served.other();
+        head.headers.insert(forward::SHADOW, HeaderValue::from_static("1"));
+        let deadline = self.sweep.deadline(left);
+        let patience = Patience { answer: left, total: Some(left) };
+        let reply = match self.pool.call(&backend, head, &Source::Whole(body, hold), false, patience).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                tally.failed[side.index()].add(error.failure);
+                return (Run::failed(error.failure.into()), None);
+            }
+        };
+        let (parts, mut incoming) = reply.response.into_parts();
+        let mut run = Run::answered(parts.status.as_u16(), reply.latency);
+        let mut keep = Keep {
+            headers: parts.headers,
+            body: Kept::Frames(Vec::new(), 0),
+            hold: self.live.budget.hold(),
+            cap: if pair.compared { cap } else { 0 },
+        };
+        let mut read = 0;
+        while !incoming.is_end_stream() {
+            let frame = poll_fn(|cx| match Pin::new(&mut incoming).poll_frame(cx) {
+                Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+                Poll::Pending => deadline.poll_due(cx).map(Err),
+            });
+            let failure = match frame.await {
+                Ok(None) => break,
+                Ok(Some(Ok(frame))) => {
+                    if let Some(data) = frame.data_ref() {
+                        read += data.len();
+                        if pair.compared {
+                            keep.frame(data);
+                        }
+                    }
+                    // Whoever floods is cut off; what it said so far is its answer, too long to be compared.
+                    if read > cap {
+                        return (run, keep.finish(parts.status.as_u16()));
+                    }
+                    continue;
+                }
+                Ok(Some(Err(_))) => (Failure::Transport, RunFailure::Cut),
+                Err(()) => (Failure::Timeout, RunFailure::Timeout),
+            };
+            run.failure = Some(failure.0);
+            tally.failed[side.index()].add(failure.1);
+            return (run, None);
+        }
+        reply.lease.give_back();
+        let answer = pair.compared.then(|| keep.finish(parts.status.as_u16())).flatten();
+        (run, answer)
+    }
+}
+
+impl From<RunFailure> for Failure {
+    fn from(failure: RunFailure) -> Self {
+        match failure {
+            RunFailure::Malformed => Failure::Malformed,
+            RunFailure::Timeout => Failure::Timeout,
+            RunFailure::Connect | RunFailure::Cut | RunFailure::Overload | RunFailure::Reset => Failure::Transport,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What the stages of one request share: the worker that has it, and the revision and the route it is under.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use http::Response;
+
+use super::answer::{Answer, Finish};
+use super::client::Turn;
+use super::error;
+use super::pair::{Facts, Pair};
+use super::shadow;
+use super::sweep::Sweep;
+use super::upstream::Pool;
+use crate::engine::ruleset::Route;
+use crate::engine::vocab::ExchangeId;
+use crate::live::Live;
+use crate::live::snapshot::{LiveRoute, Snapshot};
+use crate::live::tally::{Made, WorkerTally};
+
+/// One worker's share of the data plane.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number, and that of its counters.
+    pub shard: usize,
+    /// What all workers share.
+    pub live: Arc<Live>,
+    /// Its connections to the backends.
+    pub pool: Arc<Pool>,
+    /// Its deadlines.
+    pub sweep: Arc<Sweep>,
+    /// The way to the shadow.
+    pub shadow: shadow::Sender,
+    /// Its counters apart from routes.
+    pub tally: Arc<WorkerTally>,
+    /// Random bits of this process and the worker's number.
+    pub id_base: u128,
+    /// Exchanges so far.
+    pub exchanges: AtomicU64,
+}
+
+/// Where a request came from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// The port it connected to.
+    pub local_port: u16,
+    /// Whose turn it is on its connection.
+    pub turn: Arc<Turn>,
+}
+
+/// What the later stages know of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Stage<'a> {
+    /// The worker that has it.
+    pub worker: &'a Arc<Worker>,
+    /// The revision it sees.
+    pub snapshot: &'a Arc<Snapshot>,
+    /// The route that takes it, or the one for requests that none takes.
+    pub route: &'a Arc<LiveRoute>,
+    /// That route's rules.
+    pub rules: Option<&'a Route>,
+    /// Where it came from.
+    pub origin: &'a Origin,
+}
+
+impl Stage<'_> {
+    /// Answers in place of a backend.
+    #[must_use]
+    pub fn make(&self, made: Made) -> Response<Answer> {
+        self.route.tally(self.worker.shard).made.add(made);
+        error::answer(made).map(|body| Answer::Made(Some(body), Finish(Arc::clone(&self.origin.turn))))
+    }
+
+    /// The exchange that this request is.
+    #[must_use]
+    pub fn pair(&self, id: ExchangeId, facts: Facts) -> Arc<Pair> {
+        Pair::new(&self.worker.live, self.worker.shard, self.snapshot, self.route, id, facts)
+    }
+}

@@ -1,0 +1,115 @@
+//! A backend connection's socket, shared by the task that drives it and the pool that judges it.
+//!
+//! It counts the bytes handed to the kernel, so that "not one byte was written" is a fact and no guess, and notes when
+//! the last of them went out: a run's latency begins there.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::telemetry::clock;
+
+/// One socket to a backend.
+#[derive(Debug)]
+pub struct Wire {
+    stream: TcpStream,
+    written: AtomicU64,
+    last_write_nanos: AtomicU64,
+}
+
+impl Wire {
+    /// Wraps a connected socket.
+    #[must_use]
+    pub fn new(stream: TcpStream) -> Arc<Self> {
+        Arc::new(Self { stream, written: AtomicU64::new(0), last_write_nanos: AtomicU64::new(0) })
+    }
+
+    /// Bytes handed to the kernel since the connection was made.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written.load(Relaxed)
+    }
+
+    /// When the last byte was handed to the kernel, in nanoseconds of the monotonic clock; 0 if none was.
+    #[must_use]
+    pub fn last_write_nanos(&self) -> u64 {
+        self.last_write_nanos.load(Relaxed)
+    }
+
+    /// Whether the socket may be written to: open, and nothing unasked has arrived on it.
+    ///
+    /// Asks the kernel, because the runtime learns of a close only at its next look at its events.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit(); 1];
+        matches!(SockRef::from(&self.stream).peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    fn wrote(&self, bytes: usize) {
+        self.written.fetch_add(bytes as u64, Relaxed);
+        self.last_write_nanos.store(clock::monotonic_nanos(), Relaxed);
+    }
+}
+
+/// The half that the connection's task reads and writes.
+#[derive(Debug)]
+pub struct WireIo(pub Arc<Wire>);
+
+impl AsyncRead for WireIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.stream.poll_read_ready(cx))?;
+            match self.0.stream.try_read_buf(buf) {
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for WireIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.stream.poll_write_ready(cx))?;
+            match self.0.stream.try_write_vectored(bufs) {
+                Ok(bytes) => {
+                    self.0.wrote(bytes);
+                    return Poll::Ready(Ok(bytes));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(match SockRef::from(&self.0.stream).shutdown(std::net::Shutdown::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            other => other,
+        })
+    }
+}
