@@ -1,0 +1,285 @@
+//! What a client may use up, and what it gets when it has.
+
+use std::time::Duration;
+
+use http::Method;
+use tokio::time::Instant;
+
+use crate::support::{Backend, Client, Listener, Located, Nobody, Plan, Reply, Sidecar, Socket, deadline, get, post, request, send};
+
+const MADE: &str = "understudy_answers_made_total";
+const CLIENT_ERRORS: &str = "understudy_client_errors_total";
+
+async fn echo() -> Backend {
+    Backend::answering(|r| Reply::text(r.body.clone())).await
+}
+
+fn limited(legacy: &impl Located, limits: &str) -> Sidecar {
+    Plan::new(legacy, &Nobody::open()).route("flag: false").more(&format!("limits: {{ {limits} }}")).start()
+}
+
+/// A deadline is never early, and late only by the sweep's ticks and what a busy machine adds.
+fn on_time(since: Instant, limit_ms: u64) {
+    let took = since.elapsed();
+    let limit = Duration::from_millis(limit_ms);
+    assert!(took >= limit && took < limit + Duration::from_secs(1), "{took:?} for {limit:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_header_section_over_its_limit_is_answered_with_431() {
+    let legacy = echo().await;
+    let sidecar = limited(&legacy, "header_bytes: 16KiB, header_count: 20");
+    let long = "x".repeat(17_000);
+    let many: Vec<(String, &str)> = (0..21).map(|n| (format!("x-{n}"), "1")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(name, value)| (&**name, *value)).collect();
+    assert_eq!(get(sidecar.address, "/", &[("x-long", &long)]).await.status, 431);
+    assert_eq!(get(sidecar.address, "/", &many).await.status, 431);
+    // Not even one that never ends is kept.
+    let mut client = Socket::connect(sidecar.address).await;
+    client.try_send(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}{long}{long}")).await;
+    assert_eq!(client.head().await.status(), 431);
+    client.rest().await;
+    sidecar.wait_for_metric(CLIENT_ERRORS, &["headers_too_large"], 3.0).await;
+    assert_eq!(legacy.count(), 0);
+    let nearly = "x".repeat(15_000);
+    assert_eq!(get(sidecar.address, "/", &[("x-long", &nearly)]).await.status, 200);
+    assert_eq!(get(sidecar.address, "/", &many[..19]).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_over_its_limit_is_answered_with_414() {
+    let legacy = echo().await;
+    let sidecar = limited(&legacy, "target_bytes: 1KiB");
+    let target = |len: usize| format!("/{}", "x".repeat(len - 1));
+    let answer = get(sidecar.address, &target(1_025), &[]).await;
+    assert_eq!((answer.status, answer.header("x-understudy-error")), (414, "target_too_long"));
+    assert_eq!(legacy.count(), 0);
+    assert_eq!(get(sidecar.address, &target(1_024), &[]).await.status, 200);
+    assert_eq!(sidecar.metric(MADE, &["target_too_long"]).await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_over_its_limit_is_answered_with_413_and_never_completed() {
+    let legacy = echo().await;
+    let sidecar = limited(&legacy, "body: 10KiB");
+    let answer = post(sidecar.address, "/", &[], vec![b'x'; 10_241]).await;
+    assert_eq!((answer.status, answer.header("x-understudy-error")), (413, "body_too_large"));
+    // A body whose length was said is refused before anything of it is read.
+    let mut client = Socket::connect(sidecar.address).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n").await;
+    assert_eq!((client.message().await.status(), legacy.connections()), (413, 0));
+    client.ends().await;
+    // One without a length is streamed until it turns out to be too long.
+    let mut client = Socket::connect(sidecar.address).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+    for _ in 0..3 {
+        client.try_send(&chunk).await;
+    }
+    let answer = client.message().await;
+    assert_eq!((answer.status(), answer.header("connection")), (413, "close"));
+    deadline("the broken upload to end", || legacy.open() == 0).await;
+    assert_eq!(legacy.count(), 0);
+    assert_eq!(post(sidecar.address, "/", &[], vec![b'x'; 10_240]).await.status, 200);
+    assert_eq!(sidecar.metric(MADE, &["body_too_large"]).await, 3.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_still_sends_reads_why_it_was_refused() {
+    let legacy = echo().await;
+    let sidecar = limited(&legacy, "body: 10KiB");
+    for round in 0..20 {
+        let mut client = Client::connect(sidecar.address).await;
+        let answer = client.try_send(request(Method::POST, "/", &[], vec![b'x'; 3_000_000])).await;
+        assert_eq!(answer.map(|answer| answer.status).map_err(|e| e.to_string()), Ok(413), "{round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connect_and_trace_are_not_allowed() {
+    let legacy = echo().await;
+    let sidecar = limited(&legacy, "idle: 60s");
+    for request in ["TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", "CONNECT shop.example:443 HTTP/1.1\r\nHost: shop.example:443\r\n\r\n"] {
+        let mut client = Socket::connect(sidecar.address).await;
+        client.send(request).await;
+        let answer = client.message().await;
+        assert_eq!((answer.status(), answer.header("x-understudy-error")), (405, "method_not_allowed"), "{request}");
+        assert!(answer.header("allow").contains("GET") && !answer.header("allow").contains("TRACE"));
+    }
+    assert_eq!((legacy.connections(), sidecar.metric(MADE, &["method_not_allowed"]).await), (0, 2.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_headers_are_answered_with_408_at_the_deadline() {
+    let legacy = echo().await;
+    let sidecar = limited(&legacy, "header_timeout: 300ms");
+    let since = Instant::now();
+    let mut client = Socket::connect(sidecar.address).await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ").await;
+    let answer = client.message().await;
+    assert_eq!((answer.status(), answer.header("x-understudy-error")), (408, "header_timeout"));
+    assert_eq!(answer.header("connection"), "close");
+    client.ends().await;
+    on_time(since, 300);
+    assert_eq!((legacy.connections(), sidecar.metric(CLIENT_ERRORS, &["header_timeout"]).await), (0, 1.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_that_trickle_gain_no_time_nor_do_those_of_a_second_request() {
+    let legacy = echo().await;
+    let sidecar = limited(&legacy, "header_timeout: 300ms");
+    let mut client = Socket::connect(sidecar.address).await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(client.message().await.status(), 200);
+    let since = Instant::now();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ").await;
+    while since.elapsed() < Duration::from_millis(250) {
+        client.send("x").await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(client.message().await.status(), 408);
+    on_time(since, 300);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_body_is_answered_with_408_and_never_completed() {
+    let captured = "  - { name: shop, match: { path: / }, identity: [ { json: /from } ], flag: CHECKOUT }\n";
+    let streamed = "  - { name: shop, match: { path: / } }\n";
+    for (routes, connections) in [(captured, 0), (streamed, 1)] {
+        let legacy = echo().await;
+        let plan = Plan::new(&legacy, &Nobody::open()).routes(routes).more("limits: { body_idle: 300ms }");
+        let sidecar = plan.start();
+        let mut client = Socket::connect(sidecar.address).await;
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n").await;
+        // Whoever goes on sending, however slowly, goes on.
+        let mut since = Instant::now();
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            since = Instant::now();
+            client.send("x").await;
+        }
+        let answer = client.message().await;
+        assert_eq!((answer.status(), answer.header("x-understudy-error")), (408, "body_timeout"), "{routes}");
+        on_time(since, 300);
+        client.rest().await;
+        deadline("the broken upload to end", || legacy.open() == 0).await;
+        assert_eq!((legacy.count(), legacy.connections()), (0, connections), "{routes}");
+        assert_eq!(sidecar.metric(MADE, &["body_timeout"]).await, 1.0);
+        assert_eq!(sidecar.metric("understudy_runs_failed_total", &[]).await, 0.0, "legacy failed nobody");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_without_a_request_is_closed_without_a_word() {
+    let legacy = echo().await;
+    let sidecar = limited(&legacy, "idle: 300ms");
+    let since = Instant::now();
+    let mut silent = Socket::connect(sidecar.address).await;
+    silent.ends().await;
+    on_time(since, 300);
+    let mut used = Socket::connect(sidecar.address).await;
+    used.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(used.message().await.status(), 200);
+    let since = Instant::now();
+    used.ends().await;
+    on_time(since, 300);
+    assert_eq!(sidecar.metric(CLIENT_ERRORS, &[]).await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_may_take_longer_than_an_idle_connection_is_kept() {
+    let legacy = Backend::answering(|_| Reply::text("late").after(Duration::from_millis(700))).await;
+    let sidecar = limited(&legacy, "idle: 200ms, header_timeout: 200ms, body_idle: 200ms");
+    assert_eq!(post(sidecar.address, "/", &[], "x").await.text(), "late");
+}
+
+/// A client that does not read an answer, which legacy gives in two parts; how much comes through in the end.
+async fn unread(first: usize, second: usize) -> usize {
+    let legacy = Listener::open().await;
+    let sidecar = limited(&legacy, "write_timeout: 500ms, idle: 60s");
+    let mut client = Socket::connect_with_small_window(sidecar.address).await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut backend = legacy.accept().await;
+    backend.message().await;
+    backend.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", first + second)).await;
+    assert_eq!(client.head().await.status(), 200);
+    let parts = tokio::spawn(async move {
+        backend.try_send(vec![b'x'; first]).await;
+        // The end of the answer comes when the client has long stopped to read.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        backend.try_send(vec![b'x'; second]).await;
+        backend.rest().await;
+    });
+    sidecar.wait_for_metric(CLIENT_ERRORS, &["write_timeout"], 1.0).await;
+    let read = client.rest().await.len();
+    assert!(read < first + second, "the answer was completed");
+    // The backend is let go: it reads the end of its connection.
+    parts.await.unwrap();
+    read
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_is_closed_and_lets_its_backend_go() {
+    let kernel_holds = unread(20_000_000, 0).await;
+    // Here our own buffer takes the end of the answer, so that the request is over before the client has read it.
+    unread(kernel_holds + 20_000, 1_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_connection_too_many_is_answered_with_503_at_once() {
+    let legacy = echo().await;
+    let sidecar = limited(&legacy, "connections: 4");
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let mut client = Client::connect(sidecar.address).await;
+        assert_eq!(client.send(request(Method::GET, "/", &[], "")).await.status, 200);
+        open.push(client);
+    }
+    let since = Instant::now();
+    for round in 0..20 {
+        let mut client = Client::connect(sidecar.address).await;
+        let answer = client.try_send(request(Method::POST, "/", &[], "x")).await;
+        let answer = answer.unwrap_or_else(|e| panic!("{round}: {e:?}"));
+        assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
+        assert_eq!(answer.header("x-understudy-error"), "too_many_connections");
+    }
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    assert_eq!(sidecar.metric(CLIENT_ERRORS, &["too_many_connections"]).await, 20.0);
+    assert_eq!(legacy.count(), 4);
+    for client in &mut open {
+        assert_eq!(client.send(request(Method::GET, "/", &[], "")).await.status, 200, "who is in stays in");
+    }
+    drop(open.pop());
+    let end = Instant::now() + Duration::from_secs(10);
+    while get(sidecar.address, "/", &[]).await.status != 200 {
+        assert!(Instant::now() < end, "the place of the connection that ended was not given away");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_request_too_many_is_answered_with_503_at_once() {
+    let legacy = Listener::open().await;
+    let sidecar = limited(&legacy, "in_flight: 3");
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let mut client = Socket::connect(sidecar.address).await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let mut backend = legacy.accept().await;
+        backend.message().await;
+        waiting.push((client, backend));
+    }
+    assert_eq!(sidecar.metric("understudy_requests_in_flight", &["legacy", "serves"]).await, 3.0);
+    for method in [Method::GET, Method::POST] {
+        let since = Instant::now();
+        let answer = send(sidecar.address, method, "/", &[], "").await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
+        assert_eq!(answer.header("x-understudy-error"), "overload");
+        assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+    }
+    assert_eq!(sidecar.metric(MADE, &["overload"]).await, 2.0);
+    for (client, backend) in &mut waiting {
+        backend.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        assert_eq!(client.message().await.status(), 200);
+    }
+    assert_eq!(sidecar.metric("understudy_requests_in_flight", &["legacy", "serves"]).await, 0.0);
+}

@@ -1,0 +1,288 @@
+//! An instance on free ports between scripted backends, and clients for both of its doors.
+
+pub mod backend;
+pub mod client;
+pub mod payload;
+pub mod process;
+pub mod socket;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::Method;
+use tempfile::TempDir;
+use understudy::app::{self, App, Options};
+
+pub use backend::{Backend, Received, Reply, Script};
+pub use client::{Answered, Client, get, post, raw, request, send};
+pub use payload::{Case, sign, signature_holds};
+pub use process::{Finished, Instance, understudy};
+pub use socket::{Blackhole, Listener, Message, Nobody, Socket};
+
+/// The token that every instance of the tests takes for an admin.
+pub const TOKEN: &str = "test-token";
+
+/// How long a condition may take to come true.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for a condition, and fails with its name when it does not come true.
+pub async fn deadline(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < end, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What can stand for a backend.
+pub trait Located {
+    fn address(&self) -> SocketAddr;
+}
+
+macro_rules! located {
+    ($($name:ident),*) => { $(impl Located for $name {
+        fn address(&self) -> SocketAddr {
+            self.address
+        }
+    })* };
+}
+
+located!(Backend, Blackhole, Listener, Nobody);
+
+/// What an instance is made of.
+pub struct Plan {
+    pub legacy: String,
+    pub new: String,
+    /// YAML under `routes:`; each line already indented as a list item.
+    pub routes: String,
+    /// YAML at the top level, beside what every instance has.
+    pub more: String,
+    /// Members of the backends, such as `copies: dry_run`.
+    pub legacy_more: String,
+    pub new_more: String,
+    /// The flag file; none where only variables set flags.
+    pub features: Option<String>,
+    pub env: BTreeMap<String, String>,
+}
+
+impl Plan {
+    pub fn new(legacy: &impl Located, new: &impl Located) -> Self {
+        Self {
+            legacy: format!("http://{}", legacy.address()),
+            new: format!("http://{}", new.address()),
+            routes: String::new(),
+            more: String::new(),
+            legacy_more: String::new(),
+            new_more: "copies: dry_run".to_owned(),
+            features: Some("features: {}\n".to_owned()),
+            env: BTreeMap::new(),
+        }
+    }
+
+    /// One route over everything, identified by `x-shopper-id`, with these further members.
+    pub fn route(mut self, members: &str) -> Self {
+        self.routes = format!(
+            "  - name: shop\n    match: {{ path: / }}\n    identity: [ {{ header: x-shopper-id }} ]\n{}",
+            indent(members, 4)
+        );
+        self
+    }
+
+    pub fn routes(mut self, routes: &str) -> Self {
+        self.routes = routes.to_owned();
+        self
+    }
+
+    pub fn features(mut self, features: &str) -> Self {
+        self.features = Some(features.to_owned());
+        self
+    }
+
+    /// No flag file: only variables set flags.
+    pub fn no_flag_file(mut self) -> Self {
+        self.features = None;
+        self
+    }
+
+    pub fn env(mut self, variables: &[(&str, &str)]) -> Self {
+        self.env = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        self
+    }
+
+    pub fn more(mut self, more: &str) -> Self {
+        self.more = more.to_owned();
+        self
+    }
+
+    pub fn legacy_more(mut self, more: &str) -> Self {
+        self.legacy_more = more.to_owned();
+        self
+    }
+
+    pub fn new_more(mut self, more: &str) -> Self {
+        self.new_more = more.to_owned();
+        self
+    }
+
+    pub fn yaml(&self, folder: &Path) -> String {
+        let member = |more: &str| if more.is_empty() { String::new() } else { format!(", {more}") };
+        let path = |name: &str| folder.join(name).display().to_string();
+        format!(
+            "workers: 2\n\
+             listeners: [ {{ address: \"127.0.0.1:0\" }} ]\n\
+             admin: {{ address: \"127.0.0.1:0\", tokens_file: {} }}\n\
+             {}\
+             state: {{ path: {} }}\n\
+             backends:\n  legacy: {{ url: \"{}\"{} }}\n  new: {{ url: \"{}\"{} }}\n\
+             {}\nroutes:\n{}\n",
+            path("tokens.yaml"),
+            self.features.as_ref().map_or(String::new(), |_| format!("flags: {{ file: {} }}\n", path("features.yaml"))),
+            path("understudy.db"),
+            self.legacy,
+            member(&self.legacy_more),
+            self.new,
+            member(&self.new_more),
+            self.more,
+            self.routes,
+        )
+    }
+
+    /// Writes the files and starts an instance.
+    pub fn start(self) -> Sidecar {
+        let folder = tempfile::tempdir().unwrap();
+        self.write(folder.path());
+        Sidecar::start_in(folder, self.env)
+    }
+
+    /// Writes the files into a folder; gives the configuration's path.
+    pub fn write(&self, folder: &Path) -> PathBuf {
+        let config = folder.join("understudy.yaml");
+        std::fs::write(&config, self.yaml(folder)).unwrap();
+        if let Some(features) = &self.features {
+            std::fs::write(folder.join("features.yaml"), features).unwrap();
+        }
+        let digest = <sha2::Sha256 as sha2::Digest>::digest(TOKEN.as_bytes());
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let tokens = format!("tokens: [ {{ name: tester, role: admin, sha256: {hex} }} ]\n");
+        std::fs::write(folder.join("tokens.yaml"), tokens).unwrap();
+        config
+    }
+}
+
+pub fn indent(text: &str, by: usize) -> String {
+    text.trim().lines().map(|line| format!("{:by$}{line}\n", "")).collect()
+}
+
+/// A running instance, in this process.
+pub struct Sidecar {
+    app: Option<App>,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    pub folder: TempDir,
+    env: BTreeMap<String, String>,
+}
+
+impl Sidecar {
+    pub fn start_in(folder: TempDir, env: BTreeMap<String, String>) -> Self {
+        let options = Options { config: folder.path().join("understudy.yaml"), env: env.clone() };
+        let app = app::start(options).unwrap_or_else(|e| panic!("{e}: {e:?}"));
+        let (address, admin) = (app.addresses()[0], app.admin());
+        Self { app: Some(app), address, admin, folder, env }
+    }
+
+    /// Ends the instance in an orderly way and starts it again over the same files.
+    pub async fn restart(self) -> Self {
+        self.restart_after(|| ()).await
+    }
+
+    /// The same, with something done while nothing runs.
+    pub async fn restart_after(mut self, meanwhile: impl FnOnce()) -> Self {
+        let app = self.app.take().unwrap();
+        tokio::task::spawn_blocking(move || app.stop()).await.unwrap();
+        meanwhile();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        Self::start_in(folder, self.env.clone())
+    }
+
+    /// Drains; gives how long it took.
+    pub async fn stop(mut self) -> Duration {
+        let app = self.app.take().unwrap();
+        let before = tokio::time::Instant::now();
+        tokio::task::spawn_blocking(move || app.stop()).await.unwrap();
+        before.elapsed()
+    }
+
+    pub fn write_features(&self, features: &str) {
+        std::fs::write(self.folder.path().join("features.yaml"), features).unwrap();
+    }
+
+    /// Bytes of bodies held now.
+    pub fn captured(&self) -> u64 {
+        self.app.as_ref().unwrap().control().live().budget.used()
+    }
+
+    /// Writes the flag file and has it read at once; gives the problems.
+    pub async fn reload(&self, features: &str) -> Result<(), Vec<String>> {
+        self.write_features(features);
+        let actor = understudy::control::Actor::process("test");
+        let reloaded = self.app.as_ref().unwrap().control().reload(&actor).await;
+        reloaded.map(|_| ()).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    }
+
+    pub async fn admin(&self, method: Method, path: &str, body: &str) -> Answered {
+        let bearer = format!("Bearer {TOKEN}");
+        let host = self.admin.to_string();
+        let headers = [("authorization", &*bearer), ("content-type", "application/json"), ("host", &*host)];
+        let headers = if body.is_empty() { vec![headers[0], headers[2]] } else { headers.to_vec() };
+        send(self.admin, method, path, &headers, body.to_owned()).await
+    }
+
+    pub async fn status(&self) -> serde_json::Value {
+        let answer = self.admin(Method::GET, "/api/v1/status", "").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    }
+
+    pub async fn kill(&self, route: &str) -> Answered {
+        self.admin(Method::POST, &format!("/api/v1/routes/{route}/kill"), r#"{"reason":"a test"}"#).await
+    }
+
+    pub async fn rearm(&self, route: &str) -> Answered {
+        self.admin(Method::POST, &format!("/api/v1/routes/{route}/rearm"), r#"{"reason":"a test"}"#).await
+    }
+
+    /// The sum of all samples of a metric whose labels contain all of these texts.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let page = get(self.admin, "/metrics", &[("host", &self.admin.to_string())]).await;
+        assert_eq!(page.status, 200);
+        let samples = page.text().lines().filter(|line| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with([' ', '{'])) && labels.iter().all(|label| line.contains(label))
+        });
+        samples.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+    }
+
+    /// Waits until a metric has at least this value.
+    pub async fn wait_for_metric(&self, name: &str, labels: &[&str], at_least: f64) {
+        let end = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let value = self.metric(name, labels).await;
+            if value >= at_least {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < end, "{name}{labels:?} is {value}, not {at_least}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        if let Some(app) = self.app.take() {
+            // Stopping waits, which a runtime's own thread must not.
+            std::thread::spawn(move || app.stop()).join().unwrap();
+        }
+    }
+}
