@@ -4,7 +4,7 @@
 //! serves it, forwards it, and sends a copy to the other side; [`review`] compares what both did and trips a kill when
 //! a budget is used up; [`control`] publishes rules and stores, in [`store`], what must survive; [`admin`] shows it all
 //! to operators. [`config`] reads what they wrote, [`telemetry`] is clocks, logs and metrics, [`app`] builds the whole
-//! and takes it down, `cli` and `demo` are its two faces.
+//! and takes it down, [`cli`] and [`demo`] are its two faces.
 
 #![cfg_attr(not(test), warn(clippy::expect_used, clippy::panic, clippy::unwrap_used))]
 
@@ -24,3 +24,5 @@ pub mod config;
 pub mod telemetry;
 
 pub mod app;
+pub mod cli;
+pub mod demo;
