@@ -1,7 +1,9 @@
-//! The binary: the command line, and the demo that it is given.
+//! The binary: hands the arguments to [`cli`] and tells it what the demo is.
 
 use std::process::ExitCode;
 
+use understudy::{cli, demo};
+
 fn main() -> ExitCode {
-    understudy::cli::main(understudy::demo::run)
+    cli::main(demo::run)
 }

@@ -12,9 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json as Answer, Router};
 
-use super::dto::{
-    Divergences, Fault, KillRequest, Killed, Readiness, RearmRequest, Rearmed, State as Ready, Status,
-};
+use super::dto::{Divergences, Fault, KillRequest, Killed, Readiness, RearmRequest, Rearmed, State as Ready, Status};
 use super::refusal::Refusal;
 use super::room::{self, Json, May, Metrics, Name, Read, Rearm, Room};
 use super::{readiness, status};
@@ -69,7 +67,8 @@ async fn readyz(State(room): Shared) -> (StatusCode, Answer<Readiness>) {
 }
 
 async fn metrics(State(room): Shared, _: May<Metrics>) -> Response {
-    let page = room.control.live().exporter.render() + &page::render(room.control.live(), room.control.store_health().unstored_kills);
+    let page = room.control.live().exporter.render()
+        + &page::render(room.control.live(), room.control.store_health().unstored_kills);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
 }
 
@@ -83,13 +82,23 @@ async fn divergences(
     OriginalUri(uri): OriginalUri,
 ) -> Result<Answer<Divergences>, Refusal> {
     let members = room::query(uri.query(), &["route", "limit", "before"])?;
-    let member = |name: &str| members.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let member = |name: &str| {
+        members
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    };
     let number = |name: &str, most: u64| match member(name) {
         None => Ok(None),
-        Some(text) => text.parse().ok().filter(|n| (1..=most).contains(n)).map(Some).ok_or_else(|| {
-            let detail = format!("`{name}` is {}, not a whole number of at least 1", quote(text));
-            Refusal::new(Fault::BadRequest, detail, format!("{name} is at most {most}"))
-        }),
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|n| (1..=most).contains(n))
+            .map(Some)
+            .ok_or_else(|| {
+                let detail = format!("`{name}` is {}, not a whole number of at least 1", quote(text));
+                Refusal::new(Fault::BadRequest, detail, format!("{name} is at most {most}"))
+            }),
     };
     let limit = number("limit", REMEMBERED as u64)?.map_or(100, |limit| usize::try_from(limit).unwrap_or(REMEMBERED));
     let before = number("before", u64::MAX)?.unwrap_or(u64::MAX);
@@ -98,13 +107,19 @@ async fn divergences(
     if let Some(route) = route
         && !live.registry.routes().iter().any(|(key, _)| key.as_str() == route)
     {
-        room.control.resolve(route, Some(Kind::Route)).map_err(|error| unknown(route, Some(Kind::Route), error))?;
+        room.control
+            .resolve(route, Some(Kind::Route))
+            .map_err(|error| unknown(route, Some(Kind::Route), error))?;
     }
     let all = live.divergences.newest(route, REMEMBERED);
     let mut older = all.iter().filter(|diverged| diverged.seq < before);
     let items: Vec<_> = older.by_ref().take(limit).map(status::diverged).collect();
     let next = older.next().and_then(|_| items.last()).map(|last| last.seq);
-    Ok(Answer(Divergences { items, next, remembered: REMEMBERED }))
+    Ok(Answer(Divergences {
+        items,
+        next,
+        remembered: REMEMBERED,
+    }))
 }
 
 type KillAnswer = Result<Answer<Killed>, Refusal>;
@@ -123,7 +138,12 @@ async fn kill_route(
     kill(&room, &may, resolve(&room, &name, Some(Kind::Route))?, ask).await
 }
 
-async fn kill_flag(State(room): Shared, may: May<room::Kill>, Name(name): Name, Json(ask): Json<KillRequest>) -> KillAnswer {
+async fn kill_flag(
+    State(room): Shared,
+    may: May<room::Kill>,
+    Name(name): Name,
+    Json(ask): Json<KillRequest>,
+) -> KillAnswer {
     kill(&room, &may, resolve(&room, &name, Some(Kind::Flag))?, ask).await
 }
 
@@ -149,7 +169,12 @@ async fn rearm_route(
     rearm(&room, &may, resolve(&room, &name, Some(Kind::Route))?, ask).await
 }
 
-async fn rearm_flag(State(room): Shared, may: May<Rearm>, Name(name): Name, Json(ask): Json<RearmRequest>) -> RearmAnswer {
+async fn rearm_flag(
+    State(room): Shared,
+    may: May<Rearm>,
+    Name(name): Name,
+    Json(ask): Json<RearmRequest>,
+) -> RearmAnswer {
     rearm(&room, &may, resolve(&room, &name, Some(Kind::Flag))?, ask).await
 }
 
@@ -170,8 +195,12 @@ async fn kill(room: &Room, may: &May<room::Kill>, target: KillTarget, ask: KillR
         warnings.push("it was killed already; the first reason stands".to_owned());
     }
     if !acknowledged.stored {
-        let what = "it is in force and not on disk yet, which is tried until it is; a restart before that may lose it";
-        warnings.push(what.to_owned());
+        let health = room.control.store_health();
+        warnings.push(if health.journaled_kills == health.unstored_kills {
+            "the state file did not take it; the kill journal has it, which a restart reads too".to_owned()
+        } else {
+            "it is not on disk yet, which is tried until it is; a restart before that loses it".to_owned()
+        });
     }
     Ok(Answer(Killed {
         in_force: true,
@@ -193,21 +222,34 @@ async fn rearm(room: &Room, may: &May<Rearm>, target: KillTarget, ask: RearmRequ
         }
         (Some(_), _) => {
             let remedy = "name the route that the subject is held on";
-            return Err(Refusal::new(Fault::BadRequest, "subjects are held on routes only", remedy));
+            return Err(Refusal::new(
+                Fault::BadRequest,
+                "subjects are held on routes only",
+                remedy,
+            ));
         }
     };
-    let lifted = room.control.rearm(target.clone(), &reason, &may.actor).await.map_err(|error| match error {
-        RearmError::NotKilled => {
-            let remedy = "something else may keep it on legacy: `understudy status` names it";
-            Refusal::new(Fault::NotKilled, format!("{target} is not killed"), remedy)
-        }
-        RearmError::NotStored(_) => {
-            let remedy = "see `store` in the status, make room on the disk, then try again";
-            Refusal::new(Fault::NotStored, error.to_string(), remedy)
-        }
-    })?;
+    let lifted = room
+        .control
+        .rearm(target.clone(), &reason, &may.actor)
+        .await
+        .map_err(|error| match error {
+            RearmError::NotKilled => {
+                let remedy = "something else may keep it on legacy: `understudy status` names it";
+                Refusal::new(Fault::NotKilled, format!("{target} is not killed"), remedy)
+            }
+            RearmError::NotStored(_) => {
+                let remedy = "see `store` in the status, make room on the disk, then try again";
+                Refusal::new(Fault::NotStored, error.to_string(), remedy)
+            }
+        })?;
     warnings.extend(status::still_on_legacy(room, &target));
-    Ok(Answer(Rearmed { epoch: lifted.epoch.0, subjects: lifted.subjects, target: status::target(&target), warnings }))
+    Ok(Answer(Rearmed {
+        epoch: lifted.epoch.0,
+        subjects: lifted.subjects,
+        target: status::target(&target),
+        warnings,
+    }))
 }
 
 /// The reason, and what was done to it.
@@ -227,7 +269,11 @@ fn reason(given: Option<String>, default: Option<&str>) -> Result<(String, Vec<S
 }
 
 fn resolve(room: &Room, name: &str, kind: Option<Kind>) -> Result<KillTarget, Refusal> {
-    room.control.resolve(name, kind).map_err(|error| unknown(name, kind, error))
+    room.control.resolve(name, kind).map_err(|error| {
+        let mut refusal = unknown(name, kind, error);
+        refusal.problem.detail += "; nothing was changed";
+        refusal
+    })
 }
 
 fn unknown(name: &str, kind: Option<Kind>, error: NameError) -> Refusal {
@@ -240,7 +286,7 @@ fn unknown(name: &str, kind: Option<Kind>, error: NameError) -> Refusal {
         }
         NameError::Unknown { near } => {
             let what = kind.map_or("route and no flag".to_owned(), |kind| kind.to_string());
-            let detail = format!("no {what} is named {quoted}, so nothing was changed");
+            let detail = format!("no {what} is named {quoted}");
             let remedy = match near.first() {
                 Some(near) => format!("did you mean {}?", quote(near)),
                 None => "`understudy status` lists the names".to_owned(),
@@ -251,9 +297,17 @@ fn unknown(name: &str, kind: Option<Kind>, error: NameError) -> Refusal {
 }
 
 async fn method_not_allowed() -> Refusal {
-    Refusal::new(Fault::MethodNotAllowed, "this path does not take this method", "see the header `allow`")
+    Refusal::new(
+        Fault::MethodNotAllowed,
+        "this path does not take this method",
+        "see the header `allow`",
+    )
 }
 
 async fn not_found() -> Refusal {
-    Refusal::new(Fault::NotFound, "there is nothing at this path", "the paths are listed in docs/operations.md")
+    Refusal::new(
+        Fault::NotFound,
+        "there is nothing at this path",
+        "the paths are listed in docs/operations.md",
+    )
 }

@@ -17,7 +17,9 @@ const DEPTH_LIMIT: usize = 64;
 
 /// Reads a body whole. One that is empty is the default of its type.
 pub(super) async fn read<T: DeserializeOwned + Default>(headers: &HeaderMap, body: Body) -> Result<T, Refusal> {
-    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let declared = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|bytes| bytes > LIMIT_BYTES as u64) {
         return Err(too_large());
     }
@@ -40,16 +42,27 @@ pub(super) async fn read<T: DeserializeOwned + Default>(headers: &HeaderMap, bod
 }
 
 fn too_large() -> Refusal {
-    Refusal::new(Fault::BodyTooLarge, "a body has at most 1 MiB here", "say it in fewer words")
+    Refusal::new(
+        Fault::BodyTooLarge,
+        "a body has at most 1 MiB here",
+        "say it in fewer words",
+    )
 }
 
 fn not_json() -> Refusal {
-    Refusal::new(Fault::UnsupportedMediaType, "the body is not declared as JSON", "send `content-type: application/json`")
+    Refusal::new(
+        Fault::UnsupportedMediaType,
+        "the body is not declared as JSON",
+        "send `content-type: application/json`",
+    )
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
-    let essence = types.next().and_then(|value| value.to_str().ok()).and_then(|text| text.split(';').next());
+    let essence = types
+        .next()
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.split(';').next());
     let plain = headers.get(CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
     types.next().is_none() && plain && essence.is_some_and(|e| e.trim().eq_ignore_ascii_case("application/json"))
 }
@@ -57,11 +70,20 @@ fn is_json(headers: &HeaderMap) -> bool {
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     if depth(bytes) > DEPTH_LIMIT {
         let detail = "objects and arrays are nested at most 64 deep here";
-        return Err(Refusal::new(Fault::BodyTooDeep, detail, "send the members that the API names"));
+        return Err(Refusal::new(
+            Fault::BodyTooDeep,
+            detail,
+            "send the members that the API names",
+        ));
     }
     let unfit = |why: &str| {
         let detail = format!("the body does not say what is needed: {why}");
-        Refusal::new(Fault::BadRequest, detail, "send an object with the members that the API names")
+        Refusal::new(
+            Fault::BadRequest,
+            detail,
+            "send an object with the members that the API names",
+        )
+        .repeating()
     };
     // A list would be taken for the members in their order.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
@@ -96,7 +118,10 @@ mod tests {
     use crate::admin::dto::KillRequest;
 
     async fn read_as(content_type: Option<&str>, body: impl Into<Body>) -> Result<KillRequest, Fault> {
-        let headers = content_type.map(|text| (CONTENT_TYPE, text.parse().unwrap())).into_iter().collect();
+        let headers = content_type
+            .map(|text| (CONTENT_TYPE, text.parse().unwrap()))
+            .into_iter()
+            .collect();
         read(&headers, body.into()).await.map_err(|refusal| refusal.fault)
     }
 
@@ -107,8 +132,17 @@ mod tests {
         let body = r#"{"reason":"errors"}"#;
         let read = read_as(Some("Application/JSON; charset=utf-8"), body).await;
         assert_eq!(read.unwrap().reason.as_deref(), Some("errors"));
-        for other in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonx")] {
-            assert_eq!(read_as(other, body).await, Err(Fault::UnsupportedMediaType), "{other:?}");
+        for other in [
+            None,
+            Some("text/plain"),
+            Some("application/x-www-form-urlencoded"),
+            Some("application/jsonx"),
+        ] {
+            assert_eq!(
+                read_as(other, body).await,
+                Err(Fault::UnsupportedMediaType),
+                "{other:?}"
+            );
         }
     }
 
@@ -120,7 +154,10 @@ mod tests {
 
     #[tokio::test]
     async fn too_long_and_too_deep_are_refused_before_they_are_parsed() {
-        assert_eq!(read_as(JSON, vec![b' '; LIMIT_BYTES + 1]).await, Err(Fault::BodyTooLarge));
+        assert_eq!(
+            read_as(JSON, vec![b' '; LIMIT_BYTES + 1]).await,
+            Err(Fault::BodyTooLarge)
+        );
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert_eq!(read_as(JSON, nested(DEPTH_LIMIT + 1)).await, Err(Fault::BodyTooDeep));
         assert_eq!(read_as(JSON, nested(DEPTH_LIMIT)).await, Err(Fault::BadRequest));
@@ -128,7 +165,14 @@ mod tests {
 
     #[tokio::test]
     async fn anything_else_than_what_was_asked_for_is_refused() {
-        for bad in [r#"{"reason":7}"#, r#"{"raeson":"x"}"#, "{", "[]", r#"{"reason":"a","reason":"b"}"#, "\u{0}"] {
+        for bad in [
+            r#"{"reason":7}"#,
+            r#"{"raeson":"x"}"#,
+            "{",
+            "[]",
+            r#"{"reason":"a","reason":"b"}"#,
+            "\u{0}",
+        ] {
             assert_eq!(read_as(JSON, bad).await, Err(Fault::BadRequest), "{bad}");
         }
     }

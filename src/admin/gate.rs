@@ -81,7 +81,11 @@ pub(super) struct Gate {
 impl Gate {
     /// A gate for these tokens. Without any, everybody may read and nobody may write.
     pub fn new(tokens: Vec<Token>, metrics_token: bool) -> Self {
-        Self { tokens, metrics_token, failures: Mutex::default() }
+        Self {
+            tokens,
+            metrics_token,
+            failures: Mutex::default(),
+        }
     }
 
     /// Lets a request in, or says why not. `now` is a monotonic instant.
@@ -91,10 +95,16 @@ impl Gate {
             need => self.tokens.is_empty() && !need.is_change(),
         };
         if is_open {
-            return Ok(Visitor { actor: nobody(peer), role: None });
+            return Ok(Visitor {
+                actor: nobody(peer),
+                role: None,
+            });
         }
         match self.known(headers) {
-            Ok(token) if may(token.role, need) => Ok(Visitor { actor: actor(token, peer), role: Some(token.role) }),
+            Ok(token) if may(token.role, need) => Ok(Visitor {
+                actor: actor(token, peer),
+                role: Some(token.role),
+            }),
             Ok(token) => {
                 let (role, phrase) = (token.role.as_str(), need.phrase());
                 let detail = format!("a token with the role {role} may not {phrase}");
@@ -105,7 +115,7 @@ impl Gate {
                     "no token is configured: make one with `understudy token new --role operator`, put the entry that it \
                      prints into the file that `admin.tokens_file` names, and restart"
                 } else {
-                    "send `authorization: Bearer TOKEN`; `understudy token new` makes a token"
+                    "send `authorization: Bearer TOKEN`, on the command line by --token or UNDERSTUDY_TOKEN"
                 };
                 Err(self.count(Refusal::new(Fault::Unauthorized, detail, remedy), peer, now))
             }
@@ -114,7 +124,8 @@ impl Gate {
 
     /// Who holds the token that a request shows, if it shows one that is known, whatever they may do.
     pub fn actor_of(&self, headers: &HeaderMap, peer: SocketAddr) -> Actor {
-        self.known(headers).map_or_else(|_| nobody(peer), |token| actor(token, peer))
+        self.known(headers)
+            .map_or_else(|_| nobody(peer), |token| actor(token, peer))
     }
 
     fn known(&self, headers: &HeaderMap) -> Result<&Token, &'static str> {
@@ -132,7 +143,11 @@ impl Gate {
 
     fn who_may(&self, need: Need) -> String {
         let roles = [Role::Viewer, Role::Operator, Role::Admin, Role::Emergency];
-        let names: Vec<&str> = roles.into_iter().filter(|role| may(*role, need)).map(Role::as_str).collect();
+        let names: Vec<&str> = roles
+            .into_iter()
+            .filter(|role| may(*role, need))
+            .map(Role::as_str)
+            .collect();
         format!("use a token with one of the roles {}", names.join(", "))
     }
 
@@ -151,11 +166,19 @@ impl Gate {
 }
 
 fn nobody(peer: SocketAddr) -> Actor {
-    Actor { name: "anonymous".into(), role: None, from: Some(peer) }
+    Actor {
+        name: "anonymous".into(),
+        role: None,
+        from: Some(peer),
+    }
 }
 
 fn actor(token: &Token, peer: SocketAddr) -> Actor {
-    Actor { name: token.name.clone(), role: Some(token.role.as_str()), from: Some(peer) }
+    Actor {
+        name: token.name.clone(),
+        role: Some(token.role.as_str()),
+        from: Some(peer),
+    }
 }
 
 fn shown(headers: &HeaderMap) -> Result<&[u8], &'static str> {
@@ -164,7 +187,10 @@ fn shown(headers: &HeaderMap) -> Result<&[u8], &'static str> {
     if values.next().is_some() {
         return Err("more than one `authorization` was sent");
     }
-    let (scheme, token) = value.as_bytes().split_at_checked("bearer ".len()).ok_or("`authorization` is no bearer token")?;
+    let (scheme, token) = value
+        .as_bytes()
+        .split_at_checked("bearer ".len())
+        .ok_or("`authorization` is no bearer token")?;
     if !scheme.eq_ignore_ascii_case(b"bearer ") || token.trim_ascii().is_empty() {
         return Err("`authorization` is no bearer token");
     }
@@ -197,10 +223,17 @@ impl Failures {
     fn add(&mut self, from: IpAddr, now: Duration) -> Result<(), Duration> {
         let from = neighbourhood(from);
         if self.0.len() >= ADDRESSES && !self.0.contains_key(&from) {
-            let oldest = self.0.iter().min_by_key(|(_, patience)| patience.at).map(|(address, _)| *address);
+            let oldest = self
+                .0
+                .iter()
+                .min_by_key(|(_, patience)| patience.at)
+                .map(|(address, _)| *address);
             oldest.map(|address| self.0.remove(&address));
         }
-        let patience = self.0.entry(from).or_insert(Patience { used: Duration::ZERO, at: now });
+        let patience = self.0.entry(from).or_insert(Patience {
+            used: Duration::ZERO,
+            at: now,
+        });
         patience.used = patience.used.saturating_sub(now.saturating_sub(patience.at));
         patience.at = now;
         let after = patience.used + PARDON;
@@ -232,7 +265,11 @@ mod tests {
     }
 
     fn token(name: &str, role: Role) -> Token {
-        Token { name: name.into(), role, sha256: Sha256::digest(format!("secret of {name}")).into() }
+        Token {
+            name: name.into(),
+            role,
+            sha256: Sha256::digest(format!("secret of {name}")).into(),
+        }
     }
 
     fn gate() -> Gate {
@@ -287,13 +324,21 @@ mod tests {
         let gate = gate();
         let mut twice = with("Bearer secret of ann");
         twice.append(AUTHORIZATION, "Bearer secret of ann".parse().unwrap());
-        let bad = [with("Bearer secret of nobody"), with("Basic secret of ann"), with("Bearer "), with("secret of ann")];
+        let bad = [
+            with("Bearer secret of nobody"),
+            with("Basic secret of ann"),
+            with("Bearer "),
+            with("secret of ann"),
+        ];
         for headers in bad.iter().chain([&twice, &HeaderMap::new()]) {
             let refusal = gate.admit(Need::Status, headers, peer(), NOW).unwrap_err();
             assert_eq!(refusal.fault, Fault::Unauthorized, "{headers:?}");
             assert!(!format!("{refusal:?}").contains("secret"), "a token is never repeated");
         }
-        assert!(gate.admit(Need::Status, &with("bEARER   secret of ann"), peer(), NOW).is_ok());
+        assert!(
+            gate.admit(Need::Status, &with("bEARER   secret of ann"), peer(), NOW)
+                .is_ok()
+        );
     }
 
     #[test]
@@ -330,7 +375,9 @@ mod tests {
         assert_eq!(fail(NOW + PARDON).fault, Fault::Unauthorized);
         assert_eq!(fail(NOW + PARDON).fault, Fault::TooManyFailures);
         let elsewhere = "192.0.2.8:5000".parse().unwrap();
-        let refusal = gate.admit(Need::Kill, &with("Bearer guess"), elsewhere, NOW).unwrap_err();
+        let refusal = gate
+            .admit(Need::Kill, &with("Bearer guess"), elsewhere, NOW)
+            .unwrap_err();
         assert_eq!(refusal.fault, Fault::Unauthorized);
     }
 
@@ -338,7 +385,9 @@ mod tests {
     fn remembered_addresses_are_bounded_and_a_network_shares_its_patience() {
         let mut failures = Failures::default();
         for n in 0..=u32::try_from(ADDRESSES).unwrap() {
-            failures.add(IpAddr::V4(n.into()), NOW + Duration::from_millis(n.into())).unwrap();
+            failures
+                .add(IpAddr::V4(n.into()), NOW + Duration::from_millis(n.into()))
+                .unwrap();
         }
         assert_eq!(failures.0.len(), ADDRESSES);
         assert!(!failures.0.contains_key(&IpAddr::V4(0.into())));

@@ -28,17 +28,28 @@ impl Hosts {
 
     /// Refuses a request for somebody else.
     pub fn check(self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-        let unreadable = || Refusal::new(Fault::BadRequest, "the request has no single, well-formed host", "send one `host`");
+        let unreadable = || {
+            Refusal::new(
+                Fault::BadRequest,
+                "the request has no single, well-formed host",
+                "send one `host`",
+            )
+        };
         let mut values = headers.get_all(HOST).iter();
         let value = values.next().ok_or_else(unreadable)?;
         if values.next().is_some() {
             return Err(unreadable());
         }
-        let authority: Authority = value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(unreadable)?;
+        let authority: Authority = value
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(unreadable)?;
         for host in [Some(authority.host()), uri.host()].into_iter().flatten() {
             if !self.is_ours(host) {
                 let detail = "the request is for another host than this listener";
-                let remedy = "ask by address or as localhost; from elsewhere, listen on more than loopback, with tokens";
+                let remedy =
+                    "ask by address or as localhost; from elsewhere, listen on more than loopback, with tokens";
                 return Err(Refusal::new(Fault::ForeignHost, detail, remedy));
             }
         }
@@ -62,23 +73,46 @@ mod tests {
     use super::*;
 
     fn ask(listens: &str, hosts: &[&str], uri: &str) -> Option<Fault> {
-        let headers = hosts.iter().map(|host| (HOST, host.parse().unwrap())).fold(HeaderMap::new(), |mut all, (k, v)| {
-            all.append(k, v);
-            all
-        });
+        let headers =
+            hosts
+                .iter()
+                .map(|host| (HOST, host.parse().unwrap()))
+                .fold(HeaderMap::new(), |mut all, (k, v)| {
+                    all.append(k, v);
+                    all
+                });
         let hosts = Hosts::new(SocketAddr::new(listens.parse().unwrap(), 9090));
-        hosts.check(&uri.parse().unwrap(), &headers).err().map(|refusal| refusal.fault)
+        hosts
+            .check(&uri.parse().unwrap(), &headers)
+            .err()
+            .map(|refusal| refusal.fault)
     }
 
     #[test]
     fn loopback_listener_answers_to_loopback_alone() {
-        for good in ["localhost", "LOCALHOST:9090", "localhost.:80", "127.0.0.1:9090", "127.9.9.9", "[::1]:9090"] {
+        for good in [
+            "localhost",
+            "LOCALHOST:9090",
+            "localhost.:80",
+            "127.0.0.1:9090",
+            "127.9.9.9",
+            "[::1]:9090",
+        ] {
             assert_eq!(ask("127.0.0.1", &[good], "/readyz"), None, "{good}");
         }
-        for bad in ["evil.example", "localhost.evil.example:9090", "192.0.2.1", "127.0.0.1.evil.example", "[2001:db8::1]"] {
+        for bad in [
+            "evil.example",
+            "localhost.evil.example:9090",
+            "192.0.2.1",
+            "127.0.0.1.evil.example",
+            "[2001:db8::1]",
+        ] {
             assert_eq!(ask("127.0.0.1", &[bad], "/readyz"), Some(Fault::ForeignHost), "{bad}");
         }
-        assert_eq!(ask("127.0.0.1", &["localhost"], "http://evil.example/readyz"), Some(Fault::ForeignHost));
+        assert_eq!(
+            ask("127.0.0.1", &["localhost"], "http://evil.example/readyz"),
+            Some(Fault::ForeignHost)
+        );
     }
 
     #[test]

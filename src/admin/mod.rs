@@ -16,8 +16,8 @@ mod hosts;
 mod readiness;
 mod refusal;
 mod room;
-mod serves;
 mod server;
+mod serves;
 mod status;
 
 pub use server::{Door, serve};

@@ -16,16 +16,33 @@ pub(super) struct Refusal {
     pub fault: Fault,
     pub problem: Problem,
     retry_after: Option<Duration>,
+    /// The detail repeats what was sent, which may be a subject's key.
+    repeats: bool,
 }
 
 /// What the audit trail learns, carried in the extensions of the answer.
-#[derive(Clone, Debug)]
-pub(super) struct Audited(pub String);
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Audited {
+    pub why: String,
+    /// Told of those without a token, too.
+    pub of_anybody: bool,
+}
 
 impl Refusal {
     /// A refusal of this kind.
     pub fn new(fault: Fault, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { fault, problem: Problem::new(fault, detail, remedy), retry_after: None }
+        Self {
+            fault,
+            problem: Problem::new(fault, detail, remedy),
+            retry_after: None,
+            repeats: false,
+        }
+    }
+
+    /// The same, its detail for the sender alone and for no log.
+    pub fn repeating(mut self) -> Self {
+        self.repeats = true;
+        self
     }
 
     /// The same with names that look like the one that was not found.
@@ -40,13 +57,28 @@ impl Refusal {
         self
     }
 
-    /// Whether it is an attempt that the audit trail tells of: at something that needs a token, by somebody who got it wrong.
-    /// Repeated failures of one address are left out, or whoever guesses would fill the disk.
-    fn is_audited(&self) -> bool {
-        !matches!(
-            self.fault,
-            Fault::ForeignHost | Fault::MethodNotAllowed | Fault::NotFound | Fault::Timeout | Fault::TooManyFailures
-        )
+    /// What the audit trail learns of it, if anything: attempts without a right token, which the gate bounds, and whatever
+    /// else somebody known got wrong. More would let anybody fill the disk.
+    fn audited(&self) -> Option<Audited> {
+        let of_anybody = match self.fault {
+            Fault::ForeignHost
+            | Fault::MethodNotAllowed
+            | Fault::NotFound
+            | Fault::Timeout
+            | Fault::TooManyFailures => {
+                return None;
+            }
+            fault => fault == Fault::Unauthorized,
+        };
+        let detail = if self.repeats {
+            &self.problem.title
+        } else {
+            &self.problem.detail
+        };
+        Some(Audited {
+            why: format!("{}: {detail}", self.fault.word()),
+            of_anybody,
+        })
     }
 }
 
@@ -59,15 +91,20 @@ impl IntoResponse for Refusal {
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.fault == Fault::Unauthorized {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"understudy\""));
+            headers.insert(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"understudy\""),
+            );
         }
         if let Some(wait) = self.retry_after {
             // Rounded up: a client that comes at the second it was told must not come too early.
-            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)));
+            headers.insert(
+                RETRY_AFTER,
+                HeaderValue::from(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
+            );
         }
-        if self.is_audited() {
-            let why = format!("{}: {}", self.fault.word(), self.problem.detail);
-            answer.extensions_mut().insert(Audited(why));
+        if let Some(audited) = self.audited() {
+            answer.extensions_mut().insert(audited);
         }
         answer
     }
@@ -83,7 +120,21 @@ mod tests {
         assert_eq!(answer.status(), 401);
         assert_eq!(answer.headers()[CONTENT_TYPE], "application/problem+json");
         assert_eq!(answer.headers()[WWW_AUTHENTICATE], "Bearer realm=\"understudy\"");
-        assert_eq!(answer.extensions().get::<Audited>().unwrap().0, "unauthorized: no token");
+        let audited = Audited {
+            why: "unauthorized: no token".into(),
+            of_anybody: true,
+        };
+        assert_eq!(answer.extensions().get::<Audited>(), Some(&audited));
+    }
+
+    #[test]
+    fn what_was_sent_goes_back_to_the_sender_and_into_no_log() {
+        let refusal = Refusal::new(Fault::BadRequest, "invalid type: integer `33639980123`", "").repeating();
+        let audited = refusal.audited().unwrap();
+        assert!(
+            !audited.why.contains("33639980123") && !audited.of_anybody,
+            "{audited:?}"
+        );
     }
 
     #[test]

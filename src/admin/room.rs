@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
-use axum::http::request::Parts;
 use axum::http::Method;
+use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::body;
@@ -86,7 +86,11 @@ impl<N: Needs> FromRequestParts<Arc<Room>> for May<N> {
             let _ = who.0.set(actor);
         }
         let Visitor { actor, role } = admitted?;
-        Ok(Self { actor, role, need: PhantomData })
+        Ok(Self {
+            actor,
+            role,
+            need: PhantomData,
+        })
     }
 }
 
@@ -100,7 +104,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let path = Path::<String>::from_request_parts(parts, state).await;
         path.map(|Path(name)| Self(name)).map_err(|_: PathRejection| {
-            Refusal::new(Fault::BadRequest, "the name in the path cannot be read", "encode it as UTF-8 with percent signs")
+            Refusal::new(
+                Fault::BadRequest,
+                "the name in the path cannot be read",
+                "encode it as UTF-8 with percent signs",
+            )
         })
     }
 }
@@ -140,4 +148,3 @@ pub(super) fn asked(method: &Method, path: &str) -> String {
     let path = path.get(..path.floor_char_boundary(LONGEST)).unwrap_or_default();
     format!("{method} {path}")
 }
-

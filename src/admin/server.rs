@@ -23,12 +23,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::ServiceExt as _;
 
+use super::api;
 use super::dto::Fault;
 use super::gate::Gate;
 use super::hosts::Hosts;
 use super::refusal::{Audited, Refusal};
 use super::room::{Peer, Room, Who, asked};
-use super::api;
 use crate::config::Token;
 use crate::control::{Actor, Control};
 use crate::telemetry::{clock, spawn};
@@ -64,7 +64,10 @@ pub struct Door {
 /// Serves until it is dropped. It goes on while the instance drains, so that one can see it drain; when the sender of
 /// `draining` is gone, it accepts nothing more and returns.
 pub async fn serve(listener: std::net::TcpListener, door: Door, mut draining: watch::Receiver<bool>) {
-    let listener = match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
+    let listener = match listener
+        .set_nonblocking(true)
+        .and_then(|()| TcpListener::from_std(listener))
+    {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(%error, "the admin listener cannot be used; nobody can kill by hand");
@@ -77,11 +80,17 @@ pub async fn serve(listener: std::net::TcpListener, door: Door, mut draining: wa
         gate: Gate::new(door.tokens, door.metrics_token),
         started_unix_ms: clock::unix_ms(),
     });
-    let desk = Desk { router: api::router(&room), room, hosts };
+    let desk = Desk {
+        router: api::router(&room),
+        room,
+        hosts,
+    };
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         // The semaphore is never closed.
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => drop(spawn::task("admin connection", connection(stream, peer, desk.clone(), slot))),
@@ -139,14 +148,25 @@ impl Desk {
                 // A router's error cannot be made.
                 Ok(Ok(answer)) => answer,
                 Ok(Err(never)) => match never {},
-                Err(_) => Refusal::new(Fault::Timeout, "the request did not arrive in time", "send it in one go").into_response(),
+                Err(_) => Refusal::new(
+                    Fault::Timeout,
+                    "the request did not arrive in time",
+                    "send it in one go",
+                )
+                .into_response(),
             },
         };
-        if let Some(Audited(why)) = answer.extensions_mut().remove::<Audited>() {
-            let anonymous = || Actor { name: "anonymous".into(), role: None, from: Some(peer) };
+        if let Some(Audited { why, of_anybody }) = answer.extensions_mut().remove::<Audited>() {
+            let anonymous = || Actor {
+                name: "anonymous".into(),
+                role: None,
+                from: Some(peer),
+            };
             let actor = who.0.get().cloned().unwrap_or_else(anonymous);
-            tracing::warn!(actor = &*actor.name, from = %peer, asked = what, why, "an attempt at the admin API was refused");
-            self.room.control.refused(&actor, "refused", &what, &why).await;
+            if of_anybody || actor.role.is_some() {
+                tracing::warn!(actor = &*actor.name, from = %peer, asked = what, why, "an attempt at the admin API was refused");
+                self.room.control.refused(&actor, "refused", &what, &why).await;
+            }
         }
         let headers = answer.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

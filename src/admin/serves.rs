@@ -24,15 +24,27 @@ struct Choice {
 
 impl Choice {
     fn legacy(why: impl Into<String>) -> Self {
-        Self { by: "legacy", why: why.into(), percent: Some(0.0) }
+        Self {
+            by: "legacy",
+            why: why.into(),
+            percent: Some(0.0),
+        }
     }
 
     fn new(why: impl Into<String>) -> Self {
-        Self { by: "new", why: why.into(), percent: Some(100.0) }
+        Self {
+            by: "new",
+            why: why.into(),
+            percent: Some(100.0),
+        }
     }
 
     fn both(why: impl Into<String>, percent: Option<f64>) -> Self {
-        Self { by: "both", why: why.into(), percent }
+        Self {
+            by: "both",
+            why: why.into(),
+            percent,
+        }
     }
 
     fn all(on: bool, why: impl Into<String>) -> Self {
@@ -48,14 +60,24 @@ pub(super) fn serves(rules: &Ruleset, route: &Route, kills: KillBits, unix_ms: i
     let choice = match (ask.killed(), shadow_mode) {
         (Some(why), _) => Choice::legacy(why),
         (None, "on") => Choice::legacy(format!("shadow mode; copied: {}", own.why)),
-        (None, "some") => Choice { why: format!("{}; some in shadow mode", own.why), percent: None, ..own },
+        (None, "some") => Choice {
+            why: format!("{}; some in shadow mode", own.why),
+            percent: None,
+            ..own
+        },
         (None, _) => own,
     };
     let flag = match &route.spec.flag {
         Switch::Flag(key, _) => Some(key.to_string()),
         Switch::Constant(_) => None,
     };
-    Serves { by: choice.by.into(), why: choice.why, percent: choice.percent, flag, shadow_mode: shadow_mode.into() }
+    Serves {
+        by: choice.by.into(),
+        why: choice.why,
+        percent: choice.percent,
+        flag,
+        shadow_mode: shadow_mode.into(),
+    }
 }
 
 struct Walk<'r> {
@@ -67,7 +89,7 @@ struct Walk<'r> {
 impl Walk<'_> {
     fn killed(&self) -> Option<&'static str> {
         [
-            (KillBits::NO_STATE, "the state could not be read"),
+            (KillBits::NO_STATE, "no state"),
             (KillBits::EVERYTHING, "everything is killed"),
             (KillBits::ROUTE, "killed"),
             (KillBits::FLAG, "its flag is killed"),
@@ -79,30 +101,54 @@ impl Walk<'_> {
     /// The flag's answer for nobody in particular, its kills left aside.
     fn for_nobody(&self, flag: &Flag, killed: bool) -> Evaluation {
         let system_enabled = self.rules.flags().system_enabled();
-        evaluate(flag, &Asked { subject: None, unix_ms: self.unix_ms, killed, system_enabled })
+        evaluate(
+            flag,
+            &Asked {
+                subject: None,
+                unix_ms: self.unix_ms,
+                killed,
+                system_enabled,
+            },
+        )
     }
 
     fn flag(&self, ask: Ask) -> Choice {
         let at = match ask {
-            Ask::Constant(_) if !self.rules.flags().system_enabled() => return Choice::legacy(format!("{SYSTEM} is false")),
-            Ask::Constant(on) => return Choice::all(on, format!("constant {on}")),
+            Ask::Constant(_) if !self.rules.flags().system_enabled() => {
+                return Choice::legacy(format!("{SYSTEM} is false"));
+            }
+            Ask::Constant(on) => return Choice::all(on, Reason::Constant.as_str()),
             Ask::Flag(at) => at,
         };
-        let Some(flag) = self.rules.flags().at(at) else { return Choice::legacy(Reason::FlagNotFound.as_str()) };
+        let Some(flag) = self.rules.flags().at(at) else {
+            return Choice::legacy(Reason::FlagNotFound.as_str());
+        };
         let answer = self.for_nobody(flag, false);
         if answer.reason != Reason::IdentityUnknown {
             return Choice::all(answer.enabled, answer.reason.as_str());
         }
         let denied = flag.denylist.as_ref().map_or(0, SubjectSet::len);
-        let but = if denied == 0 { String::new() } else { format!(", {denied} denied") };
+        let but = if denied == 0 {
+            String::new()
+        } else {
+            format!(", {denied} denied")
+        };
         match (&flag.allowlist, &flag.percent) {
             (Some(list), _) if list.is_empty() => Choice::legacy("empty allowlist"),
             (Some(list), _) => Choice::both(format!("allowlist of {}{but}", list.len()), None),
             (None, Some(percent)) => self.percent(percent, denied, &but),
             (None, None) if flag.enabled == Some(true) || flag.default => {
-                let word = if flag.enabled == Some(true) { Reason::Global } else { Reason::Default };
+                let word = if flag.enabled == Some(true) {
+                    Reason::Global
+                } else {
+                    Reason::Default
+                };
                 let why = format!("{word}{but}");
-                if denied == 0 { Choice::new(why) } else { Choice::both(why, Some(100.0)) }
+                if denied == 0 {
+                    Choice::new(why)
+                } else {
+                    Choice::both(why, Some(100.0))
+                }
             }
             (None, None) => Choice::legacy(Reason::Default.as_str()),
         }
@@ -111,7 +157,11 @@ impl Walk<'_> {
     fn percent(&self, percent: &Percent, denied: usize, but: &str) -> Choice {
         let threshold = percent.threshold_at(self.unix_ms);
         let share = f64::from(threshold.buckets()) / 10_000.0;
-        let kind = if matches!(percent, Percent::Gradual(..)) { "gradual" } else { "percent" };
+        let kind = if matches!(percent, Percent::Gradual(..)) {
+            "gradual"
+        } else {
+            "percent"
+        };
         let why = format!("{kind} {threshold}{but}");
         match threshold {
             Threshold::NONE => Choice::legacy(why),
@@ -123,7 +173,11 @@ impl Walk<'_> {
     /// Whether those for whom the flag is on are only copied.
     fn shadow_mode(&self, route: &Route) -> &'static str {
         let own = match route.policy.flag {
-            Ask::Flag(at) => self.rules.flags().at(at).is_some_and(|flag| flag.shadow_mode == Some(true)),
+            Ask::Flag(at) => self
+                .rules
+                .flags()
+                .at(at)
+                .is_some_and(|flag| flag.shadow_mode == Some(true)),
             Ask::Constant(_) => false,
         };
         if own {
@@ -137,16 +191,16 @@ impl Walk<'_> {
             }
             Some(Ask::Flag(at)) => at,
         };
-        let Some(flag) = self.rules.flags().at(at) else { return "on" };
+        let Some(flag) = self.rules.flags().at(at) else {
+            return "on";
+        };
         let killed = self.kills.has(KillBits::EVERYTHING) || self.kills.has(KillBits::SHADOW_MODE);
         let answer = self.for_nobody(flag, killed);
         match answer.reason {
             // Off by these is the safe side, and the safe side is on.
-            Reason::Killed
-            | Reason::FlagNotFound
-            | Reason::SystemDisabled
-            | Reason::Environment
-            | Reason::Schedule => "on",
+            Reason::Killed | Reason::FlagNotFound | Reason::SystemDisabled | Reason::Environment | Reason::Schedule => {
+                "on"
+            }
             Reason::IdentityUnknown => "some",
             _ if answer.enabled => "on",
             _ => "off",

@@ -56,16 +56,30 @@ pub(super) fn status(room: &Room) -> Status {
     let facts = facts(room);
     let snapshot = live.snapshot();
     let unix_ms = now().unix_ms;
-    let kills = live.kills.read(|kills| kills.killed().map(|(target, kill)| in_force(&target, kill)).collect::<Vec<_>>());
+    let kills = live.kills.read(|kills| {
+        kills
+            .killed()
+            .map(|(target, kill)| in_force(&target, kill))
+            .collect::<Vec<_>>()
+    });
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: instant(room.started_unix_ms),
         at: instant(unix_ms),
         readiness: readiness::readiness(&facts),
-        routes: snapshot.as_deref().map(|snapshot| routes(live, snapshot, unix_ms)).unwrap_or_default(),
-        unrouted: snapshot.as_deref().map(|snapshot| traffic(&shards(live, &snapshot.unrouted.key))).unwrap_or_default(),
+        routes: snapshot
+            .as_deref()
+            .map(|snapshot| routes(live, snapshot, unix_ms))
+            .unwrap_or_default(),
+        unrouted: snapshot
+            .as_deref()
+            .map(|snapshot| traffic(&shards(live, &snapshot.unrouted.key)))
+            .unwrap_or_default(),
         rules: rules(facts.rules, snapshot.as_deref()),
-        kills: kills.into_iter().filter(|kill| kill.target.kind != TargetKind::Subject).collect(),
+        kills: kills
+            .into_iter()
+            .filter(|kill| kill.target.kind != TargetKind::Subject)
+            .collect(),
         store: store(&facts.store, live.health.state_unreadable()),
         process: process(live, snapshot.as_deref()),
     }
@@ -73,7 +87,9 @@ pub(super) fn status(room: &Room) -> Status {
 
 /// An instant as the API writes it.
 fn instant(unix_ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(unix_ms).map(|at| at.to_string()).unwrap_or_default()
+    jiff::Timestamp::from_millisecond(unix_ms)
+        .map(|at| at.to_string())
+        .unwrap_or_default()
 }
 
 /// What can be killed, as the API names it.
@@ -102,7 +118,9 @@ fn in_force(killed: &KillTarget, kill: &guard::Kill) -> Kill {
 fn rules(state: health::Rules, snapshot: Option<&Snapshot>) -> Rules {
     Rules {
         revision: snapshot.map(|snapshot| snapshot.rules.revision.0),
-        environment: snapshot.map(|snapshot| snapshot.rules.environment().to_owned()).unwrap_or_default(),
+        environment: snapshot
+            .map(|snapshot| snapshot.rules.environment().to_owned())
+            .unwrap_or_default(),
         refused: state.refused,
         warnings: state.warnings,
         waits_for_restart: state.waits_for_restart,
@@ -132,7 +150,10 @@ fn process(live: &Live, snapshot: Option<&Snapshot>) -> Process {
         accepted: live.workers.iter().map(|worker| worker.accepted.value()).sum(),
         client_errors: counted(ClientError::ALL.iter().map(|of| (of.label(), errors(*of)))),
         capture_bytes: live.budget.used(),
-        in_flight: PerSide { legacy: in_flight(Side::Legacy), new: in_flight(Side::New) },
+        in_flight: PerSide {
+            legacy: in_flight(Side::Legacy),
+            new: in_flight(Side::New),
+        },
         outcomes_lost: live.intake.lost.value(),
         panics: spawn::panics(),
     }
@@ -145,15 +166,29 @@ fn routes(live: &Live, snapshot: &Snapshot, unix_ms: i64) -> Vec<Route> {
         let shards = shards(live, &route.key);
         let guard = guards.get(&route.key);
         let (killed_by, held) = live.kills.read(|kills| {
-            let all = [Some(KillTarget::All), flag_of(rules).map(KillTarget::Flag), Some(KillTarget::Route(route.key.clone()))];
+            let all = [
+                Some(KillTarget::All),
+                flag_of(rules).map(KillTarget::Flag),
+                Some(KillTarget::Route(route.key.clone())),
+            ];
             let killed_by: Vec<Kill> = all
                 .into_iter()
                 .flatten()
                 .filter_map(|target| Some((kills.find(&target).filter(|kill| kill.killed)?, target)))
                 .map(|(kill, target)| in_force(&target, kill))
                 .collect();
-            let subjects = kills.held(&route.key).take(HELD).map(|subject| subject.to_string()).collect();
-            (killed_by, Held { count: kills.held_count(&route.key), subjects })
+            let subjects = kills
+                .held(&route.key)
+                .take(HELD)
+                .map(|subject| subject.to_string())
+                .collect();
+            (
+                killed_by,
+                Held {
+                    count: kills.held_count(&route.key),
+                    subjects,
+                },
+            )
         });
         Some(Route {
             name: route.key.to_string(),
@@ -184,7 +219,9 @@ fn flag_of(route: &ruleset::Route) -> Option<FlagKey> {
 /// What keeps a re-armed thing on legacy all the same.
 pub(super) fn still_on_legacy(room: &Room, rearmed: &KillTarget) -> Vec<String> {
     let live = room.control.live();
-    let Some(snapshot) = live.snapshot() else { return Vec::new() };
+    let Some(snapshot) = live.snapshot() else {
+        return Vec::new();
+    };
     let mut warnings = Vec::new();
     if live.health.state_unreadable().is_some() {
         warnings.push("legacy answers everything until a restart that can read the state".to_owned());
@@ -197,8 +234,17 @@ pub(super) fn still_on_legacy(room: &Room, rearmed: &KillTarget) -> Vec<String> 
     let mut left = BTreeSet::new();
     live.kills.read(|kills| {
         for (_, route) in snapshot.rules.routes().filter(|(_, route)| is_meant(route)) {
-            let covers = [Some(KillTarget::All), flag_of(route).map(KillTarget::Flag), Some(KillTarget::Route(route.key().clone()))];
-            left.extend(covers.into_iter().flatten().filter(|cover| kills.find(cover).is_some_and(|kill| kill.killed)));
+            let covers = [
+                Some(KillTarget::All),
+                flag_of(route).map(KillTarget::Flag),
+                Some(KillTarget::Route(route.key().clone())),
+            ];
+            left.extend(
+                covers
+                    .into_iter()
+                    .flatten()
+                    .filter(|cover| kills.find(cover).is_some_and(|kill| kill.killed)),
+            );
         }
     });
     warnings.extend(left.into_iter().map(|cover| format!("still killed: {cover}")));
@@ -214,11 +260,18 @@ fn shards(live: &Live, key: &RouteKey) -> Shards {
 }
 
 fn counted<'w>(counts: impl Iterator<Item = (&'w str, u64)>) -> Counts {
-    counts.filter(|(_, count)| *count > 0).map(|(word, count)| (word.to_owned(), count)).collect()
+    counts
+        .filter(|(_, count)| *count > 0)
+        .map(|(word, count)| (word.to_owned(), count))
+        .collect()
 }
 
 fn by<L: Label, const N: usize>(shards: &Shards, of: impl Fn(&RouteTally) -> &By<N>) -> Counts {
-    counted(L::ALL.iter().map(|label| (label.label(), sum(shards, |tally| of(tally).value(*label)))))
+    counted(
+        L::ALL
+            .iter()
+            .map(|label| (label.label(), sum(shards, |tally| of(tally).value(*label)))),
+    )
 }
 
 fn sum(shards: &Shards, of: impl Fn(&RouteTally) -> u64) -> u64 {
@@ -226,21 +279,30 @@ fn sum(shards: &Shards, of: impl Fn(&RouteTally) -> u64) -> u64 {
 }
 
 fn traffic(shards: &Shards) -> Traffic {
-    let sides = |of: &dyn Fn(usize) -> Counts| PerSide { legacy: of(Side::Legacy.index()), new: of(Side::New.index()) };
+    let sides = |of: &dyn Fn(usize) -> Counts| PerSide {
+        legacy: of(Side::Legacy.index()),
+        new: of(Side::New.index()),
+    };
     let copies = |side: Side| Copied {
         sent: sum(shards, |tally| tally.copies.value(side)),
-        skipped: by::<Skipped, 11>(shards, |tally| &tally.skipped[side.index()]),
+        skipped: by::<Skipped, _>(shards, |tally| &tally.skipped[side.index()]),
     };
     let assigned = |side: Side| sum(shards, |tally| tally.assigned.value(side));
     Traffic {
-        assigned: PerSide { legacy: assigned(Side::Legacy), new: assigned(Side::New) },
-        reasons: by::<Reason, 17>(shards, |tally| &tally.reasons),
-        answered: sides(&|side| by::<StatusClass, 6>(shards, |tally| &tally.answered[side])),
-        failed: sides(&|side| by::<RunFailure, 6>(shards, |tally| &tally.failed[side])),
-        failovers: by::<Failover, 3>(shards, |tally| &tally.failovers),
-        copies: PerSide { legacy: copies(Side::Legacy), new: copies(Side::New) },
-        made: by::<Made, 14>(shards, |tally| &tally.made),
-        without_identity: by::<Unidentified, { Unidentified::COUNT }>(shards, |tally| &tally.unidentified),
+        assigned: PerSide {
+            legacy: assigned(Side::Legacy),
+            new: assigned(Side::New),
+        },
+        reasons: by::<Reason, _>(shards, |tally| &tally.reasons),
+        answered: sides(&|side| by::<StatusClass, _>(shards, |tally| &tally.answered[side])),
+        failed: sides(&|side| by::<RunFailure, _>(shards, |tally| &tally.failed[side])),
+        failovers: by::<Failover, _>(shards, |tally| &tally.failovers),
+        copies: PerSide {
+            legacy: copies(Side::Legacy),
+            new: copies(Side::New),
+        },
+        made: by::<Made, _>(shards, |tally| &tally.made),
+        without_identity: by::<Unidentified, _>(shards, |tally| &tally.unidentified),
     }
 }
 
@@ -252,13 +314,22 @@ fn compared(found: Option<&health::Compared>, shards: &Shards) -> Compared {
     ranked.sort_by_key(|((path, _), (severity, count))| (std::cmp::Reverse((*severity, *count)), path.clone()));
     for ((path, kind), (severity, count)) in ranked.into_iter().take(PLACES) {
         let (kind, severity) = (kind.as_str().to_owned(), severity.as_str().to_owned());
-        places.push(PlaceCount { path: path.clone(), kind, severity, count: *count });
+        places.push(PlaceCount {
+            path: path.clone(),
+            kind,
+            severity,
+            count: *count,
+        });
     }
     let verdicts = ["same", "noise", "diverged", "incomparable"];
     Compared {
         verdicts: counted(verdicts.into_iter().zip(found.verdicts)),
-        not_compared: by::<NotCompared, 3>(shards, |tally| &tally.not_compared),
-        severities: counted(Severity::ALL.into_iter().map(|s| (s.as_str(), found.severities[s.index()]))),
+        not_compared: by::<NotCompared, _>(shards, |tally| &tally.not_compared),
+        severities: counted(
+            Severity::ALL
+                .into_iter()
+                .map(|s| (s.as_str(), found.severities[s.index()])),
+        ),
         suppressed: found.suppressed,
         places,
         places_total: found.places.len(),
@@ -271,7 +342,10 @@ fn latency(pairs_p50: Option<Duration>, shards: &Shards, side: Side) -> Latency 
     let mut buckets = [0_u64; LATENCY_BOUNDS_MS.len() + 1];
     for shard in shards.iter() {
         let histogram: &Histogram = &shard.latency[side.index()];
-        buckets.iter_mut().zip(histogram.read().0).for_each(|(all, one)| *all += one);
+        buckets
+            .iter_mut()
+            .zip(histogram.read().0)
+            .for_each(|(all, one)| *all += one);
     }
     Latency {
         pairs_p50_ms: pairs_p50.map(|p50| p50.as_micros() as f64 / 1_000.0),
@@ -307,7 +381,10 @@ fn guard_of(status: &RouteStatus) -> Guard {
 }
 
 fn budget(status: &BudgetStatus) -> Budget {
-    let evidence = |of: guard::Evidence| Evidence { value: of.value, threshold: of.threshold };
+    let evidence = |of: guard::Evidence| Evidence {
+        value: of.value,
+        threshold: of.threshold,
+    };
     let (have, need) = match status.state {
         BudgetState::Collecting { have, need } => (Some(have), Some(need)),
         BudgetState::Tripped | BudgetState::Unjudged | BudgetState::Watching => (None, None),

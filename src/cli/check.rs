@@ -28,7 +28,10 @@ impl CheckArgs {
         let (found, compiles, summary) = match app::compile(&self.config.options()) {
             Ok(compiled) => {
                 let (routes, flags) = (compiled.rules.routes().len(), compiled.rules.flags().iter().len());
-                let summary = format!("{}: fine, {routes} routes and {flags} flags", self.config.config.display());
+                let summary = format!(
+                    "{}: fine, {routes} routes and {flags} flags",
+                    self.config.config.display()
+                );
                 (compiled.warnings, true, summary)
             }
             Err(problems) => (problems, false, String::new()),
@@ -38,13 +41,20 @@ impl CheckArgs {
             Output::Table => text(&found) + &if compiles { summary + "\n" } else { String::new() },
         });
         let denied = self.deny_warnings && !found.is_empty();
-        if compiles && !denied { code } else { ExitCode::from(BAD_INPUT) }
+        if compiles && !denied {
+            code
+        } else {
+            ExitCode::from(BAD_INPUT)
+        }
     }
 }
 
 /// One per line, as `FILE:LINE:COLUMN: what. remedy`.
 pub(super) fn text(problems: &[Problem]) -> String {
-    problems.iter().map(|problem| super::terminal::plain(&problem.to_string()) + "\n").collect()
+    problems
+        .iter()
+        .map(|problem| super::terminal::plain(&problem.to_string()) + "\n")
+        .collect()
 }
 
 #[derive(Serialize)]
@@ -59,7 +69,13 @@ struct Record<'a> {
 }
 
 fn line(problem: &Problem) -> String {
-    let Problem { place, path, what, remedy, severity } = problem;
+    let Problem {
+        place,
+        path,
+        what,
+        remedy,
+        severity,
+    } = problem;
     let severity: Severity = *severity;
     let record = Record {
         file: &place.file,
@@ -82,13 +98,20 @@ mod tests {
     #[test]
     fn problem_is_one_line_in_both_forms() {
         let problem = Problem {
-            place: Place { file: "a.yaml".into(), line: 3, column: 7 },
+            place: Place {
+                file: "a.yaml".into(),
+                line: 3,
+                column: 7,
+            },
             path: "routes[0].flag".into(),
             what: "no source sets the flag `x`".into(),
             remedy: "define it".into(),
             severity: Severity::Warning,
         };
-        assert_eq!(text(&[problem.clone()]), "a.yaml:3:7: warning: no source sets the flag `x`. define it\n");
+        assert_eq!(
+            text(std::slice::from_ref(&problem)),
+            "a.yaml:3:7: warning: no source sets the flag `x`. define it\n"
+        );
         assert_eq!(
             line(&problem),
             "{\"file\":\"a.yaml\",\"line\":3,\"column\":7,\"path\":\"routes[0].flag\",\"severity\":\"warning\",\

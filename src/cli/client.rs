@@ -55,19 +55,32 @@ impl Admin {
     pub fn parse(text: &str) -> Result<Self, String> {
         const REMEDY: &str = "write http://HOST:PORT, for example http://127.0.0.1:9090";
         let uri: Uri = text.parse().map_err(|_| REMEDY.to_owned())?;
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(REMEDY.to_owned()) };
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(REMEDY.to_owned());
+        };
         if scheme == "https" {
             return Err("https: not in this version; reach it through a tunnel, or on its own machine".to_owned());
         }
         if scheme != "http" || uri.path() != "/" || uri.query().is_some() || authority.as_str().contains('@') {
             return Err(REMEDY.to_owned());
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { host, port: authority.port_u16().unwrap_or(80) })
+        let host = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        Ok(Self {
+            host,
+            port: authority.port_u16().unwrap_or(80),
+        })
     }
 
     fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -105,9 +118,13 @@ impl CallError {
     pub fn report(&self) -> ExitCode {
         match self {
             CallError::Refused(problem) => {
-                let Problem { title, detail, remedy, .. } = &**problem;
-                let remedy = if remedy.is_empty() { String::new() } else { format!(". {remedy}") };
-                eprintln!("{}", plain(&format!("{title}: {detail}{remedy}")));
+                let Problem { detail, remedy, .. } = &**problem;
+                let remedy = if remedy.is_empty() {
+                    String::new()
+                } else {
+                    format!(". {remedy}")
+                };
+                eprintln!("{}", plain(&format!("refused: {detail}{remedy}")));
             }
             CallError::Unreachable(what) => eprintln!("{}", plain(what)),
         }
@@ -147,7 +164,8 @@ impl Remote {
 
     fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, CallError> {
         let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| CallError::Unreachable(format!("the operating system refused: {error}")))?;
+        let runtime =
+            runtime.map_err(|error| CallError::Unreachable(format!("the operating system refused: {error}")))?;
         let (status, bytes) = runtime.block_on(async {
             match tokio::time::timeout(TIMEOUT, self.exchange(method, path, body)).await {
                 Ok(answered) => answered,
@@ -175,7 +193,10 @@ impl Remote {
             Err(_) => return Err(self.silent(CONNECT_TIMEOUT)),
         };
         let broken = |error: hyper::Error| {
-            CallError::Unreachable(format!("{} broke the connection: {error}. look into its log", self.admin.authority()))
+            CallError::Unreachable(format!(
+                "{} broke the connection: {error}. look into its log",
+                self.admin.authority()
+            ))
         };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         drop(spawn::task("admin client", async move {
@@ -196,7 +217,10 @@ impl Remote {
         let request = request.body(Full::new(body)).map_err(|_| self.strange())?;
         let answer = sender.send_request(request).await.map_err(broken)?;
         let (head, body) = answer.into_parts();
-        let body = Limited::new(body, ANSWER_LIMIT_BYTES).collect().await.map_err(|_| self.strange())?;
+        let body = Limited::new(body, ANSWER_LIMIT_BYTES)
+            .collect()
+            .await
+            .map_err(|_| self.strange())?;
         Ok((head.status, body.to_bytes()))
     }
 
@@ -226,10 +250,21 @@ mod tests {
 
     #[test]
     fn admin_is_a_plain_http_address_and_nothing_else() {
-        assert_eq!(Admin::parse("http://127.0.0.1:9090").unwrap().authority(), "127.0.0.1:9090");
+        assert_eq!(
+            Admin::parse("http://127.0.0.1:9090").unwrap().authority(),
+            "127.0.0.1:9090"
+        );
         assert_eq!(Admin::parse("http://[::1]:9090/").unwrap().authority(), "[::1]:9090");
         assert_eq!(Admin::parse("http://localhost").unwrap().authority(), "localhost:80");
-        let bad = ["127.0.0.1:9090", "https://a:1", "http://u:p@a:1", "http://a/x", "http://a/?x", "ftp://a", ""];
+        let bad = [
+            "127.0.0.1:9090",
+            "https://a:1",
+            "http://u:p@a:1",
+            "http://a/x",
+            "http://a/?x",
+            "ftp://a",
+            "",
+        ];
         for bad in bad {
             assert!(Admin::parse(bad).is_err(), "{bad}");
         }
@@ -237,7 +272,10 @@ mod tests {
 
     #[test]
     fn token_is_not_shown_by_accident() {
-        let remote = Remote { admin: Admin::parse("http://a:1").unwrap(), token: Some(Secret::parse("us_1 ").unwrap()) };
+        let remote = Remote {
+            admin: Admin::parse("http://a:1").unwrap(),
+            token: Some(Secret::parse("us_1 ").unwrap()),
+        };
         assert!(!format!("{remote:?}").contains("us_1"));
     }
 
@@ -254,10 +292,19 @@ mod tests {
     #[test]
     fn nothing_listens_is_told_with_what_to_look_at() {
         // Bound and dropped, so that the port is free.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let remote = Remote { admin: Admin::parse(&format!("http://{free}")).unwrap(), token: None };
+        let free = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let remote = Remote {
+            admin: Admin::parse(&format!("http://{free}")).unwrap(),
+            token: None,
+        };
         let error = remote.get::<Problem>("/api/v1/status").unwrap_err();
-        assert!(matches!(&error, CallError::Unreachable(what) if what.contains("is understudy running")), "{error:?}");
+        assert!(
+            matches!(&error, CallError::Unreachable(what) if what.contains("is understudy running")),
+            "{error:?}"
+        );
     }
 
     #[test]

@@ -20,7 +20,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::compare::{
-    Answer, Body, Comparison, Divergence, Findings, Headers, Pattern, Rules, Severity, Verdict, compare, without_noise,
+    Answer, Body, Comparison, Divergence, Findings, Headers, Pattern, Rules, Sample, Severity, Verdict, Why, compare,
+    without_noise,
 };
 
 /// The longest line that is read, in bytes.
@@ -415,8 +416,8 @@ impl<'a> PairOut<'a> {
         let clear = |found: &'a Divergence| {
             let side = |sample: &'a Option<crate::engine::compare::Sample>| sample.as_ref().filter(|_| values);
             (
-                side(&found.legacy).map(|sample| sample.clear()),
-                side(&found.new).map(|sample| sample.clear()),
+                side(&found.legacy).map(Sample::clear),
+                side(&found.new).map(Sample::clear),
             )
         };
         let divergences = judged.divergences.iter().map(|found| {
@@ -434,7 +435,7 @@ impl<'a> PairOut<'a> {
         Self {
             id,
             verdict: judged.verdict.as_str(),
-            why: judged.unread.map(|why| why.as_str()),
+            why: judged.unread.map(Why::as_str),
             divergences: divergences.collect(),
             unlisted: judged.total().saturating_sub(listed),
             suppressed: judged.suppressed(),

@@ -65,13 +65,37 @@ fn text(divergences: &Divergences, paint: Paint) -> String {
 
 // Writing to a text cannot fail.
 fn exchange(text: &mut String, diverged: &Diverged, paint: Paint) {
-    let Diverged { seq, at, exchange, route, served, legacy_status, new_status, .. } = diverged;
-    let colour = if diverged.worst == "critical" { Colour::Red } else { Colour::Yellow };
+    let Diverged {
+        seq,
+        at,
+        exchange,
+        route,
+        served,
+        legacy_status,
+        new_status,
+        ..
+    } = diverged;
+    let colour = if diverged.worst == "critical" {
+        Colour::Red
+    } else {
+        Colour::Yellow
+    };
     let worst = paint.paint(colour, &plain(&diverged.worst));
     let subject = diverged.subject.as_deref().unwrap_or("nobody");
-    let _ = writeln!(text, "#{seq} {worst}  {}  {}  served by {}", plain(route), plain(at), plain(served));
+    let _ = writeln!(
+        text,
+        "#{seq} {worst}  {}  {}  served by {}",
+        plain(route),
+        plain(at),
+        plain(served)
+    );
     let statuses = format!("legacy {legacy_status}, new {new_status}");
-    let _ = writeln!(text, "  {statuses}  subject {}  exchange {}", plain(subject), plain(exchange));
+    let _ = writeln!(
+        text,
+        "  {statuses}  subject {}  exchange {}",
+        plain(subject),
+        plain(exchange)
+    );
     for place in &diverged.places {
         let shape = |shape: &Option<String>| plain(shape.as_deref().unwrap_or("nothing"));
         let line = format!(
@@ -117,7 +141,11 @@ mod tests {
             total: 3,
             places: vec![place],
         };
-        let page = Divergences { items: vec![diverged], next: Some(7), remembered: 1_000 };
+        let page = Divergences {
+            items: vec![diverged],
+            next: Some(7),
+            remembered: 1_000,
+        };
         insta::assert_snapshot!(text(&page, Paint(false)), @r"
         #7 critical  whatsapp  2026-08-01T03:12:07Z  served by legacy
           legacy 200, new 200  subject h:00000000000000fe  exchange 00000000000000000000000000000001

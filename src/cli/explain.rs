@@ -46,7 +46,7 @@ pub(super) struct ExplainArgs {
     #[arg(long, value_name = "FILE")]
     requests: Option<PathBuf>,
     /// Also look at the kills of this running instance
-    #[arg(long, value_name = "URL", env = "UNDERSTUDY_ADMIN", value_parser = Admin::parse)]
+    #[arg(long, value_name = "URL", value_parser = Admin::parse)]
     admin: Option<Admin>,
     /// The token that opens it
     #[arg(long, value_name = "TOKEN", env = "UNDERSTUDY_TOKEN", hide_env_values = true, value_parser = Secret::parse)]
@@ -108,7 +108,9 @@ impl ExplainArgs {
             let key = store::read_hash_key(&compiled.config.state_path)?;
             Some(SubjectHash::of(&key, subject))
         });
-        let Some(flag) = &self.flag else { return self.only_hash(hash, &compiled.config.state_path) };
+        let Some(flag) = &self.flag else {
+            return self.only_hash(hash, &compiled.config.state_path);
+        };
         let key = match FlagKey::parse(flag) {
             Ok(key) => key,
             Err(error) => {
@@ -119,7 +121,10 @@ impl ExplainArgs {
         let asked = asked(&compiled.rules, &kills, flag, subject, at);
         let story = explain(&compiled.rules, &key, &asked);
         print(&match self.output.output {
-            Output::Json => json(&Told { story: &story, subject_hash: hash.map(|hash| hash.to_string()) }),
+            Output::Json => json(&Told {
+                story: &story,
+                subject_hash: hash.map(|hash| hash.to_string()),
+            }),
             Output::Table => text(&story, hash, self.admin.is_some()),
         })
     }
@@ -127,7 +132,9 @@ impl ExplainArgs {
     fn only_hash(&self, hash: Option<SubjectHash>, state: &Path) -> ExitCode {
         let Some(hash) = hash else {
             let state = state.display();
-            eprintln!("the secret beside {state} cannot be read, so there is no hash yet. start an instance once, or name its configuration");
+            eprintln!(
+                "the secret beside {state} cannot be read, so there is no hash yet. start an instance once, or name its configuration"
+            );
             return ExitCode::from(FAILED);
         };
         print(&match self.output.output {
@@ -137,9 +144,17 @@ impl ExplainArgs {
     }
 
     fn kills(&self) -> Result<Kills, ExitCode> {
-        let Some(admin) = &self.admin else { return Ok(Kills::default()) };
-        let remote = Remote { admin: admin.clone(), token: self.token.clone() };
-        remote.get::<Status>("/api/v1/status").map(|status| Kills::of(&status)).map_err(|error| error.report())
+        let Some(admin) = &self.admin else {
+            return Ok(Kills::default());
+        };
+        let remote = Remote {
+            admin: admin.clone(),
+            token: self.token.clone(),
+        };
+        remote
+            .get::<Status>("/api/v1/status")
+            .map(|status| Kills::of(&status))
+            .map_err(|error| error.report())
     }
 }
 
@@ -151,7 +166,12 @@ struct Told<'a> {
 }
 
 fn asked<'s>(rules: &Ruleset, kills: &Kills, flag: &str, subject: Option<&'s str>, unix_ms: i64) -> Asked<'s> {
-    Asked { subject, unix_ms, killed: kills.cover(flag), system_enabled: rules.flags().system_enabled() }
+    Asked {
+        subject,
+        unix_ms,
+        killed: kills.cover(flag),
+        system_enabled: rules.flags().system_enabled(),
+    }
 }
 
 /// A line of a requests file. Attributes are for rules that this version does not have, so they change nothing.
@@ -172,12 +192,19 @@ fn answer_all(requests: &Path, rules: &Ruleset, kills: &Kills, at: i64) -> ExitC
         match File::open(requests) {
             Ok(file) => Box::new(BufReader::new(file)),
             Err(error) => {
-                eprintln!("{}: {error}. name a readable file of JSON lines, or `-`", requests.display());
+                eprintln!(
+                    "{}: {error}. name a readable file of JSON lines, or `-`",
+                    requests.display()
+                );
                 return ExitCode::from(BAD_INPUT);
             }
         }
     };
-    let name = if requests == Path::new("-") { "standard input".to_owned() } else { requests.display().to_string() };
+    let name = if requests == Path::new("-") {
+        "standard input".to_owned()
+    } else {
+        requests.display().to_string()
+    };
     match answer_lines(input, BufWriter::new(io::stdout().lock()), &name, rules, kills, at) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(BAD_INPUT),
@@ -210,7 +237,13 @@ fn answer_lines(
             continue;
         }
         let answered = read_line(&line).and_then(|(request, line_at)| {
-            let asked = asked(rules, kills, &request.flag, request.targeting_key.as_deref(), line_at.unwrap_or(at));
+            let asked = asked(
+                rules,
+                kills,
+                &request.flag,
+                request.targeting_key.as_deref(),
+                line_at.unwrap_or(at),
+            );
             let answer = record(rules.flags(), &request.flag, &asked);
             serde_json::to_string(&answer).map_err(|error| error.to_string())
         });
@@ -234,11 +267,21 @@ fn read_line(line: &[u8]) -> Result<(RequestLine, Option<i64>), String> {
         let what = error.to_string();
         // The error counts lines within the one line that it was given.
         let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what);
-        format!("column {}: {what}. a line is {{\"flag\":..,\"targetingKey\":..,\"at\"?:..}}", error.column())
+        format!(
+            "column {}: {what}. a line is {{\"flag\":..,\"targetingKey\":..,\"at\"?:..}}",
+            error.column()
+        )
     })?;
-    let at = request.at.as_deref().map(instant).transpose().map_err(|what| format!("`at`: {what}"))?;
+    let at = request
+        .at
+        .as_deref()
+        .map(instant)
+        .transpose()
+        .map_err(|what| format!("`at`: {what}"))?;
     // As in a request: an empty or over-long value is no identity.
-    request.targeting_key = request.targeting_key.filter(|key| !key.is_empty() && key.len() <= SUBJECT_LIMIT_BYTES);
+    request.targeting_key = request
+        .targeting_key
+        .filter(|key| !key.is_empty() && key.len() <= SUBJECT_LIMIT_BYTES);
     Ok((request, at))
 }
 
@@ -247,14 +290,25 @@ fn text(story: &Explanation, hash: Option<SubjectHash>, kills_known: bool) -> St
     let mut text = String::new();
     let word = if story.value { "on" } else { "off" };
     let origin = story.origin.place.as_deref().unwrap_or(story.origin.source);
-    let _ = writeln!(text, "{} is {word}: {} (line {}, set by {})", story.flag, story.reason, story.line, plain(origin));
+    let _ = writeln!(
+        text,
+        "{} is {word}: {} (line {}, set by {})",
+        story.flag,
+        story.reason,
+        story.line,
+        plain(origin)
+    );
     if let Some(hash) = hash {
         let _ = writeln!(text, "in logs this subject is {hash}");
     }
     let _ = writeln!(text, "\nlines asked");
     for step in &story.steps {
         let mark = if step.decided { '>' } else { ' ' };
-        let _ = writeln!(text, "{}", wrap(&format!("{mark} {:>2}  {}", step.line, plain(&step.found)), 6));
+        let _ = writeln!(
+            text,
+            "{}",
+            wrap(&format!("{mark} {:>2}  {}", step.line, plain(&step.found)), 6)
+        );
     }
     if !story.members.is_empty() {
         let _ = writeln!(text, "\nvalues");
@@ -271,7 +325,10 @@ fn text(story: &Explanation, hash: Option<SubjectHash>, kills_known: bool) -> St
         let _ = writeln!(text, "{}", wrap(&format!("  {}", plain(change)), 2));
     }
     if !kills_known {
-        let _ = writeln!(text, "\nkills were not looked at: `--admin URL` asks a running instance for them");
+        let _ = writeln!(
+            text,
+            "\nkills were not looked at: `--admin URL` asks a running instance for them"
+        );
     }
     text
 }

@@ -59,7 +59,9 @@ pub(super) struct KillArgs {
 impl KillArgs {
     /// Kills. Exit code 0: in force and on disk. 3: in force, and not on disk yet.
     pub fn execute(&self) -> ExitCode {
-        let body = KillRequest { reason: self.reason.clone() };
+        let body = KillRequest {
+            reason: self.reason.clone(),
+        };
         let killed: Killed = match self.remote.post(&self.named.path("kill"), &body) {
             Ok(killed) => killed,
             Err(error) => return error.report(),
@@ -68,13 +70,20 @@ impl KillArgs {
             Output::Json => json(&killed),
             Output::Table => killed_text(&killed),
         });
-        if killed.stored { printed } else { ExitCode::from(NOT_STORED) }
+        if killed.stored {
+            printed
+        } else {
+            ExitCode::from(NOT_STORED)
+        }
     }
 }
 
 fn killed_text(killed: &Killed) -> String {
     let disk = if killed.stored { "on disk" } else { "NOT on disk yet" };
-    let mut text = format!("{} is killed: in force, {disk}, epoch {}\n", killed.target, killed.epoch);
+    let mut text = format!(
+        "{} is killed: in force, {disk}, epoch {}\n",
+        killed.target, killed.epoch
+    );
     for warning in &killed.warnings {
         text += &format!("  {warning}\n");
     }
@@ -102,7 +111,10 @@ pub(super) struct RearmArgs {
 impl RearmArgs {
     /// Lifts a kill. Exit code 0: lifted, and on disk.
     pub fn execute(&self) -> ExitCode {
-        let body = RearmRequest { reason: Some(self.reason.clone()), subject: self.subject.clone() };
+        let body = RearmRequest {
+            reason: Some(self.reason.clone()),
+            subject: self.subject.clone(),
+        };
         let rearmed: Rearmed = match self.remote.post(&self.named.path("rearm"), &body) {
             Ok(rearmed) => rearmed,
             Err(error) => return error.report(),
@@ -131,22 +143,44 @@ mod tests {
     use crate::admin::dto::{Target, TargetKind};
 
     fn named(name: Option<&str>, route: bool, flag: bool) -> Named {
-        Named { name: name.map(str::to_owned), all: name.is_none(), route, flag }
+        Named {
+            name: name.map(str::to_owned),
+            all: name.is_none(),
+            route,
+            flag,
+        }
     }
 
     #[test]
     fn path_says_what_is_meant() {
         assert_eq!(named(None, false, false).path("kill"), "/api/v1/kill");
-        assert_eq!(named(Some("a b"), false, false).path("rearm"), "/api/v1/targets/a%20b/rearm");
+        assert_eq!(
+            named(Some("a b"), false, false).path("rearm"),
+            "/api/v1/targets/a%20b/rearm"
+        );
         assert_eq!(named(Some("a"), true, false).path("kill"), "/api/v1/routes/a/kill");
-        assert_eq!(named(Some("a"), false, true).path("kill"), "/api/v1/feature-flags/a/kill");
+        assert_eq!(
+            named(Some("a"), false, true).path("kill"),
+            "/api/v1/feature-flags/a/kill"
+        );
     }
 
     #[test]
     fn first_word_on_a_kill_is_that_it_is_in_force() {
-        let target = Target { kind: TargetKind::Route, name: Some("whatsapp".into()), subject: None };
+        let target = Target {
+            kind: TargetKind::Route,
+            name: Some("whatsapp".into()),
+            subject: None,
+        };
         let warnings = vec!["it is in force and not on disk yet".to_owned()];
-        let killed = Killed { in_force: true, stored: false, changed: true, epoch: 2, target, warnings };
+        let killed = Killed {
+            in_force: true,
+            stored: false,
+            changed: true,
+            epoch: 2,
+            target,
+            warnings,
+        };
         insta::assert_snapshot!(killed_text(&killed), @r"
         route whatsapp is killed: in force, NOT on disk yet, epoch 2
           it is in force and not on disk yet

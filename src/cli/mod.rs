@@ -78,7 +78,12 @@ struct DemoArgs {
 #[derive(Clone, Debug, Args)]
 struct ConfigArgs {
     /// The configuration file
-    #[arg(long, value_name = "FILE", env = "UNDERSTUDY_CONFIG", default_value = "config/understudy.yaml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "UNDERSTUDY_CONFIG",
+        default_value = "config/understudy.yaml"
+    )]
     config: PathBuf,
 }
 
@@ -87,8 +92,13 @@ impl ConfigArgs {
     fn options(&self) -> crate::app::Options {
         // A flag's name is letters and its value a word, a number or ids: what is no UTF-8 sets no flag.
         let text = |text: OsString| text.into_string().ok();
-        let env = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
-        crate::app::Options { config: self.config.clone(), env }
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| Some((text(name)?, text(value)?)))
+            .collect();
+        crate::app::Options {
+            config: self.config.clone(),
+            env,
+        }
     }
 }
 
@@ -141,7 +151,10 @@ mod tests {
         let mut command = Cli::command();
         let kill = command.find_subcommand_mut("kill").expect("a verb");
         let help = kill.render_long_help().to_string();
-        assert!(help.contains("UNDERSTUDY_TOKEN") && !help.contains("UNDERSTUDY_TOKEN="), "{help}");
+        assert!(
+            help.contains("UNDERSTUDY_TOKEN") && !help.contains("UNDERSTUDY_TOKEN="),
+            "{help}"
+        );
     }
 
     #[test]
@@ -150,10 +163,17 @@ mod tests {
         assert!(parse("understudy kill whatsapp --reason errors"));
         assert!(parse("understudy kill --all --reason errors"));
         assert!(parse("understudy kill whatsapp --route --reason errors"));
-        for bad in ["kill --reason x", "kill a --all --reason x", "kill a --route --flag --reason x", "kill --all --flag"] {
+        for bad in [
+            "kill --reason x",
+            "kill a --all --reason x",
+            "kill a --route --flag --reason x",
+            "kill --all --flag",
+        ] {
             assert!(!parse(&format!("understudy {bad}")), "{bad}");
         }
-        assert!(parse("understudy rearm whatsapp --subject h:0000000000000001 --reason repaired"));
+        assert!(parse(
+            "understudy rearm whatsapp --subject h:0000000000000001 --reason repaired"
+        ));
         assert!(!parse("understudy rearm --all --subject s --reason repaired"));
         assert!(!parse("understudy rearm whatsapp"));
     }

@@ -39,7 +39,11 @@ impl Paint {
             Colour::Red => "1;31",
             Colour::Yellow => "33",
         };
-        if self.0 { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+        if self.0 {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
 
@@ -62,7 +66,7 @@ pub(super) fn number(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -96,7 +100,8 @@ pub(super) fn span(from: &str, to: &str) -> String {
     }
 }
 
-/// The text in lines of at most [`WIDTH`] columns, broken at spaces, each behind the first with this indent.
+/// The text in lines of at most [`WIDTH`] columns, broken at spaces where there are any, each behind the first with this
+/// indent.
 pub(super) fn wrap(text: &str, indent: usize) -> String {
     let mut wrapped = String::new();
     let mut column = 0;
@@ -109,10 +114,24 @@ pub(super) fn wrap(text: &str, indent: usize) -> String {
             wrapped.push(' ');
             column += 1;
         }
-        wrapped.push_str(word);
-        column += width;
+        for c in word.chars() {
+            if column == WIDTH {
+                let _ = write!(wrapped, "\n{:indent$}", "");
+                column = indent;
+            }
+            wrapped.push(c);
+            column += 1;
+        }
     }
     wrapped
+}
+
+/// The text, or so much of its beginning as fits into this many characters.
+pub(super) fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+    }
 }
 
 /// Writes to standard output. Whoever closed it has read enough, which is no failure.
@@ -168,5 +187,9 @@ mod tests {
         let text = wrap(&"word ".repeat(60), 4);
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH));
         assert!(text.lines().skip(1).all(|line| line.starts_with("    ")));
+        let endless = wrap(&format!("- {}", "x".repeat(250)), 4);
+        assert!(endless.lines().all(|line| line.chars().count() <= WIDTH));
+        assert_eq!(endless.matches('x').count(), 250);
+        assert_eq!([shortened("abc", 3), shortened("abcd", 3)], ["abc", "ab…"]);
     }
 }

@@ -34,7 +34,11 @@ pub(super) struct NewArgs {
 fn name(text: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
     let fits = (1..=200).contains(&text.len()) && text.chars().all(good);
-    if fits { Ok(text.to_owned()) } else { Err("a name is 1 to 200 letters, digits, `.`, `_`, `-` and `@`".to_owned()) }
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("a name is 1 to 200 letters, digits, `.`, `_`, `-` and `@`".to_owned())
+    }
 }
 
 /// A token that was made.
@@ -59,7 +63,9 @@ impl TokenVerb {
         match args.output.output {
             Output::Json => print(&json(&made)),
             Output::Table => {
-                eprintln!("the token, which is shown only now, and its entry for the file that `admin.tokens_file` names,");
+                eprintln!(
+                    "the token, which is shown only now, and its entry for the file that `admin.tokens_file` names,"
+                );
                 eprintln!("a list under `tokens:`; it opens the admin API after a restart");
                 print(&made.text())
             }
@@ -75,13 +81,23 @@ impl NewArgs {
         // The beginning of the hash tells made-up names apart and says nothing about the token.
         let short = sha256.get(..6).unwrap_or_default();
         let name = self.name.clone().unwrap_or_else(|| format!("{}-{short}", self.role));
-        Made { token, name, role: &self.role, sha256 }
+        Made {
+            token,
+            name,
+            role: &self.role,
+            sha256,
+        }
     }
 }
 
 impl Made<'_> {
     fn text(&self) -> String {
-        let Self { token, name, role, sha256 } = self;
+        let Self {
+            token,
+            name,
+            role,
+            sha256,
+        } = self;
         format!("{token}\n- {{ name: \"{name}\", role: {role}, sha256: \"{sha256}\" }}\n")
     }
 }
@@ -96,7 +112,11 @@ mod tests {
 
     fn made(name: Option<&str>) -> (String, String) {
         let output = OutputArgs { output: Output::Table };
-        let args = NewArgs { role: "operator".into(), name: name.map(str::to_owned), output };
+        let args = NewArgs {
+            role: "operator".into(),
+            name: name.map(str::to_owned),
+            output,
+        };
         let text = args.made([7; 32]).text();
         let (token, entry) = text.split_once('\n').unwrap();
         (token.to_owned(), entry.to_owned())
@@ -108,7 +128,11 @@ mod tests {
         let read = |file: &std::path::Path| -> std::io::Result<Vec<u8>> {
             let config = "listeners: [{ address: 127.0.0.1:0 }]\nadmin: { tokens_file: t }\nbackends: { legacy: { url: \
                           \"http://a:1\" }, new: { url: \"http://b:1\" } }\nroutes: []\n";
-            let text = if file.ends_with("t") { format!("tokens:\n  {entry}") } else { config.to_owned() };
+            let text = if file.ends_with("t") {
+                format!("tokens:\n  {entry}")
+            } else {
+                config.to_owned()
+            };
             Ok(text.into_bytes())
         };
         let loaded = crate::config::load_by(std::path::Path::new("c"), &mut { read }).unwrap();

@@ -8,17 +8,19 @@ use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
+use tokio::time::Sleep;
 use xxhash_rust::xxh64::Xxh64;
 
 use crate::config::{self, Config};
 use crate::engine::decide::Copies;
 use crate::engine::ruleset::document::Document;
-use crate::engine::ruleset::problem::{Problem, Problems};
+use crate::engine::ruleset::problem::{Place, Problem, Problems};
 use crate::engine::ruleset::route::RouteSpec;
 use crate::engine::ruleset::{Input, Ruleset, StoredMark, compile, yaml};
 use crate::engine::vocab::Revision;
@@ -80,20 +82,29 @@ impl Source {
         before: Before<'_>,
         read: &mut dyn FnMut(&Path) -> io::Result<Vec<u8>>,
     ) -> Result<Read, Vec<Problem>> {
-        let config::Loaded { mut config, warnings } = config::load_by(&self.config, read)?;
+        // Told in one go: whoever mends the configuration must not meet the flag file's problems only after it.
         let mut problems = Problems::default();
-        warnings.into_iter().for_each(|warning| problems.add(warning));
+        let config::Reading { config, flags_file } = config::read(&self.config, read, &mut problems);
         let mut document = None;
-        if let Some(named) = &config.flags_file {
+        if let Some(named) = &flags_file {
             match config::read_named(named, &self.config, read) {
                 Ok(bytes) => {
                     let file: Arc<str> = named.value.to_string_lossy().into();
+                    if bytes.trim_ascii().is_empty() {
+                        // Whoever writes a file truncates it first, and a full disk leaves it so.
+                        let remedy = "write `features: {}` if no flag is meant";
+                        problems.problem(Place::whole(Arc::clone(&file)), "", "the flag file is empty", remedy);
+                    }
                     document = yaml::utf8(&file, &bytes, &mut problems)
                         .and_then(|text| Document::parse(&file, text, &mut problems));
                 }
                 Err(problem) => problems.add(problem),
             }
         }
+        let Some(mut config) = config else {
+            // Missing only where a problem was added.
+            return Err(problems.verdict().err().unwrap_or_default());
+        };
         let routes: Vec<RouteSpec> = std::mem::take(&mut config.routes);
         let copies: [Copies; 2] = config.backends.copies();
         let environment = config.environment.clone();
@@ -175,15 +186,40 @@ pub struct Watch {
     folders: Vec<PathBuf>,
     events: mpsc::Receiver<()>,
     sender: Arc<Mutex<mpsc::Sender<()>>>,
+    next: Next,
+}
+
+/// The next look. It is kept in the watch, not in the future that waits for it: who waits for other things too drops that
+/// future, and neither an event nor the time that has passed may be lost with it.
+#[derive(Debug)]
+enum Next {
+    /// Something happened.
+    Soon(Pin<Box<Sleep>>),
+    /// Nothing was heard.
+    Late(Pin<Box<Sleep>>),
+}
+
+impl Next {
+    fn soon() -> Self {
+        Self::Soon(Box::pin(tokio::time::sleep(DEBOUNCE)))
+    }
+
+    fn late() -> Self {
+        Self::Late(Box::pin(tokio::time::sleep(POLL)))
+    }
 }
 
 impl Watch {
     /// A watch that looks at nothing yet.
+    ///
+    /// # Panics
+    /// Outside a runtime.
     #[must_use]
     pub fn new() -> Self {
         // One event waiting is enough to know that something happened.
         let (sender, events) = mpsc::channel(1);
-        Self { watcher: None, folders: Vec::new(), events, sender: Arc::new(Mutex::new(sender)) }
+        let sender = Arc::new(Mutex::new(sender));
+        Self { watcher: None, folders: Vec::new(), events, sender, next: Next::late() }
     }
 
     /// Watches the folders of these files from now on.
@@ -210,19 +246,66 @@ impl Watch {
             Err(error) => tracing::warn!(%error, "files cannot be watched; they are read every 30 s"),
         }
         self.folders = folders;
+        // No event tells of what happened between the reading and the first watch.
+        self.next = Next::soon();
     }
 
-    /// Waits until the files may have changed.
+    /// Waits until the files may have changed. Loses nothing when it is dropped and called again.
     pub async fn changed(&mut self) {
-        // Silence is the usual way to get here, and then the poll looks.
-        let _ = tokio::time::timeout(POLL, self.events.recv()).await;
-        tokio::time::sleep(DEBOUNCE).await;
+        loop {
+            match &mut self.next {
+                Next::Soon(until) => {
+                    until.as_mut().await;
+                    break;
+                }
+                Next::Late(until) => tokio::select! {
+                    Some(()) = self.events.recv() => self.next = Next::soon(),
+                    // Silence is the usual way to get here.
+                    () = until.as_mut() => break,
+                },
+            }
+        }
         while self.events.try_recv().is_ok() {}
+        self.next = Next::late();
     }
 }
 
 impl Default for Watch {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn event_survives_that_the_wait_for_it_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("features.yaml");
+        let mut files = Fingerprint::default();
+        files.add(&file, &std::fs::read(&file));
+        let mut watch = Watch::new();
+        watch.follow(&files);
+        watch.changed().await;
+        assert!(Source::look(&files) == files);
+        std::fs::write(&file, "features: {}").unwrap();
+        // Far less than the debounce at a time, and in all far less than the poll.
+        let waits = async { while tokio::time::timeout(Duration::from_millis(2), watch.changed()).await.is_err() {} };
+        tokio::time::timeout(POLL / 3, waits).await.expect("the event is told");
+        assert!(Source::look(&files) != files);
+    }
+
+    #[tokio::test]
+    async fn change_before_the_first_watch_is_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("features.yaml");
+        let mut files = Fingerprint::default();
+        files.add(&file, &std::fs::read(&file));
+        std::fs::write(&file, "features: {}").unwrap();
+        let mut watch = Watch::new();
+        watch.follow(&files);
+        tokio::time::timeout(POLL / 3, watch.changed()).await.expect("a first look");
     }
 }

@@ -37,8 +37,9 @@ const BODY_LIMIT_BYTES: usize = 4 << 20;
 /// Entries of a book, at most; the story needs some twenty thousand.
 const BOOK_LIMIT: usize = 200_000;
 /// How long a bot works on a request: this and up to [`WORK_SPREAD_MS`] more, the same on both sides for the same request.
-const WORK_MS: u64 = 8;
-const WORK_SPREAD_MS: usize = 4;
+/// Long against what a busy machine makes of it.
+const WORK_MS: u64 = 20;
+const WORK_SPREAD_MS: usize = 8;
 /// How long closing or opening may take.
 const DOOR_LIMIT: Duration = Duration::from_secs(3);
 

@@ -10,7 +10,7 @@ use super::checks::Promise;
 use super::operator::{PATIENCE, Seen};
 use super::plan::Who;
 use super::sender::Entry;
-use super::stage::{Cost, Missed, SETTLE, Stage, Tale, expected, failovers};
+use super::stage::{Cost, Missed, SETTLE, Stage, Tale, expected, failovers, undisturbed};
 use super::terminal::Tone;
 use crate::admin::dto::Kill;
 use crate::engine::vocab::Side;
@@ -45,6 +45,8 @@ impl Stage<'_> {
         budget: &str,
         promise: Promise,
     ) -> Result<(), Missed> {
+        let before = self.operator.look().await.map_err(|why| (promise, why))?;
+        undisturbed(&before).map_err(|why| (promise, why))?;
         self.terminal.say(Tone::Trouble, fault);
         let (since, since_ms) = (clock::monotonic(), clock::unix_ms());
         self.new.set_mood(mood);
@@ -69,16 +71,19 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Waits for a kill of the route by this budget.
+    /// Waits for a kill of the route, which has to come from this budget.
     async fn killed(&self, budget: &str) -> Result<Kill, String> {
-        let found = |seen: &Seen| {
-            let by_budget = |kill: &&Kill| kill.actor == "guard" && kill.reason.contains(&format!("`{budget}`"));
-            let kill = seen.route.killed_by.iter().find(by_budget);
-            kill.filter(|_| seen.route.serves.by == "legacy").cloned()
-        };
-        self.operator
+        let found = |seen: &Seen| seen.route.killed_by.first().cloned();
+        let kill = self
+            .operator
             .until(&format!("budget `{budget}` kills the route"), found)
-            .await
+            .await?;
+        let by_budget = kill.actor == "guard" && kill.reason.contains(&format!("`{budget}`"));
+        if by_budget {
+            Ok(kill)
+        } else {
+            Err(format!("killed, but by {}: {}", kill.actor, kill.reason))
+        }
     }
 
     /// Mends new, sees it recover in the shadow, and re-arms.
@@ -113,6 +118,7 @@ impl Stage<'_> {
         let fault = "new closes its listener and its idle connections";
         let gone = Promise::KillGone;
         let before = self.operator.look().await.map_err(|why| (gone, why))?;
+        undisturbed(&before).map_err(|why| (gone, why))?;
         // In a quiet moment: a POST that was written and not answered is not repeated by anybody but its sender.
         if !self.sender.hold().await || !self.new.close().await {
             return Err((gone, "the door of the new bot does not close".to_owned()));

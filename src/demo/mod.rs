@@ -36,6 +36,7 @@ use crate::telemetry::logs;
 use bots::Bot;
 use folder::{Folder, Watchdog};
 use operator::{Awaited, Operator};
+use plan::Who;
 use sender::Sender;
 use stage::{Stage, Tale};
 use terminal::{Terminal, Tone};
@@ -149,6 +150,7 @@ fn perform(keep: bool) -> Result<ExitCode, Trouble> {
             }
             () = interrupted() => {
                 terminal.close();
+                terminal.say(Tone::Plain, "interrupted");
                 return ExitCode::from(130);
             }
         };
@@ -233,7 +235,7 @@ fn sentence(kept: bool, terminal: &Terminal) -> String {
 }
 
 fn invitation(data: SocketAddr, app: &App, token: &str, sender: &Sender) -> String {
-    let (body, signature) = sender.sample();
+    let (body, signature) = sender.sample(|number| Who::Percent(25).has(number));
     let (admin, route, path) = (app.admin(), plan::ROUTE, webhook::PATH);
     let post = |action: &str, reason: &str| {
         format!(
@@ -247,7 +249,8 @@ It goes on serving, at {GENTLE} requests per second, until Ctrl-C. The third kil
 
 AUTH='authorization: Bearer {token}'
 
-# who is served by whom, and why
+# who is served by whom, and why: as a table, and for machines
+UNDERSTUDY_TOKEN={token} understudy status --admin http://{admin}
 curl -s -H \"$AUTH\" http://{admin}/api/v1/status
 # the last exchanges whose answers differed
 curl -s -H \"$AUTH\" 'http://{admin}/api/v1/divergences?limit=3'
@@ -258,8 +261,8 @@ curl -s -H \"$AUTH\" 'http://{admin}/api/v1/divergences?limit=3'
 # metrics and readiness
 curl -s http://{admin}/metrics
 curl -s http://{admin}/readyz
-# one message, signed
-curl -s -H 'content-type: application/json' -H '{header}: {signature}' --data-binary '{body}' http://{data}{path}
+# one message of a shopper among the 25 %, signed; the answer says who served it
+curl -si -H 'content-type: application/json' -H '{header}: {signature}' --data-binary '{body}' http://{data}{path}
 ",
         rearm = post("rearm", "new is back"),
         kill = post("kill", "I want to see it"),

@@ -74,6 +74,11 @@ impl Operator {
         }
     }
 
+    /// Tells whoever watches what is going on.
+    pub fn busy_with(&self, what: &str) {
+        self.awaited.set(what);
+    }
+
     /// `GET /api/v1/status`.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::shoppers::Shopper;
-use super::webhook::{self, Content, PATH, SIGNATURE, VERIFY_TOKEN, list, text};
+use super::webhook::{self, PATH, SIGNATURE, VERIFY_TOKEN, list, text};
 use super::writer::{Parcel, Writer};
 use crate::engine::vocab::Side;
 use crate::telemetry::{clock, spawn};
@@ -164,12 +164,12 @@ impl Sender {
         lock(&self.0.ledger).take().unwrap_or_default()
     }
 
-    /// A signed text message of one shopper, ready to be sent by hand: body and signature.
+    /// A signed text message of one of these shoppers, ready to be sent by hand: body and signature.
     #[must_use]
-    pub fn sample(&self) -> (String, String) {
-        let parcel = lock(&self.0.writer).one(3, |_| Content::Text("Where is my order?"));
-        let signature = webhook::signature(parcel.body.as_bytes());
-        (parcel.body, signature)
+    pub fn sample(&self, of: impl Fn(&str) -> bool) -> (String, String) {
+        let body = lock(&self.0.writer).sample(of).body;
+        let signature = webhook::signature(body.as_bytes());
+        (body, signature)
     }
 
     /// Asks as Meta does before it delivers: true if the answer is the bare challenge.

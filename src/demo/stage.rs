@@ -105,6 +105,23 @@ impl Stage<'_> {
     }
 }
 
+/// Nothing is killed or held that the story did not break.
+///
+/// # Errors
+/// What is, and why.
+pub fn undisturbed(seen: &Seen) -> Result<(), String> {
+    match (seen.route.killed_by.first(), seen.route.held.count) {
+        (Some(kill), _) => Err(format!(
+            "a kill out of turn, most likely because this machine is too busy: {}",
+            kill.reason
+        )),
+        (None, 0) => Ok(()),
+        (None, held) => Err(format!(
+            "{held} shoppers are held, most likely because this machine is too busy"
+        )),
+    }
+}
+
 /// Requests that legacy answered because new had failed.
 pub fn failovers(seen: &Seen) -> u64 {
     seen.route.traffic.failovers.values().sum()

@@ -10,14 +10,14 @@ use super::bots::Mood;
 use super::checks::Promise;
 use super::operator::{PATIENCE, Seen};
 use super::plan::{Phase, Who};
-use super::stage::{Missed, SETTLE, Stage, Tale, Told, expected};
+use super::stage::{Missed, SETTLE, Stage, Tale, Told, expected, undisturbed};
 use super::terminal::Tone;
 use crate::admin::dto::PlaceCount;
 use crate::engine::vocab::Side;
 use crate::telemetry::clock;
 
 /// Requests per second.
-pub const RATE: u32 = 300;
+pub const RATE: u32 = 250;
 /// What the log says while the flag is off in shadow mode.
 const INACTIVE: &str = "shadow: inactive (flag off)";
 
@@ -298,12 +298,14 @@ impl Stage<'_> {
 
     /// Edits the flag file and waits until its rules serve.
     async fn enter(&self, phase: Phase, promise: Promise) -> Result<Open, Missed> {
+        let missed = |why| (promise, why);
         let seen = self
             .operator
             .edit_flags(&super::plan::flags(&phase))
             .await
-            .map_err(|why| (promise, why))?;
+            .map_err(missed)?;
         let open = self.begin(phase, &seen);
+        undisturbed(&seen).map_err(missed)?;
         tokio::time::sleep(SETTLE).await;
         Ok(Open {
             settled: clock::monotonic(),
@@ -313,6 +315,7 @@ impl Stage<'_> {
 
     fn begin(&self, phase: Phase, seen: &Seen) -> Open {
         self.terminal.phase(phase.name);
+        self.operator.busy_with(phase.name);
         let now = clock::monotonic();
         Open {
             phase,

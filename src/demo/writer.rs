@@ -97,6 +97,16 @@ impl Writer {
         }
     }
 
+    /// A text message of the first of these shoppers.
+    pub fn sample(&mut self, of: impl Fn(&str) -> bool) -> Parcel {
+        let who = self
+            .shoppers
+            .iter()
+            .position(|shopper| of(&shopper.number))
+            .unwrap_or_default();
+        self.one(who, |_| Content::Text("Where is my order?"))
+    }
+
     fn content(&mut self) -> Content {
         match self.dice.below(100) {
             0..12 => Content::Button,
@@ -120,7 +130,7 @@ impl Writer {
     }
 
     /// One message of one shopper.
-    pub fn one(&mut self, who: usize, content: impl FnOnce(&mut Self) -> Content) -> Parcel {
+    fn one(&mut self, who: usize, content: impl FnOnce(&mut Self) -> Content) -> Parcel {
         let shopper = self.shopper(who);
         let content = match content(self) {
             Content::Image | Content::Order(_) if shopper.tester => self.words(),

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     fn ran() -> Ran<()> {
-        Ran { run: Run::default(), answer: None }
+        Ran { run: Run::answered(200, std::time::Duration::ZERO), answer: None }
     }
 
     #[test]

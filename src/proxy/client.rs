@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ pub struct Limits {
     pub write: Duration,
 }
 
+/// How long a client that is still sending when we close has to read why.
+const LINGER: Duration = Duration::from_secs(1);
+
 const IDLE: u8 = 0;
 const HEADER: u8 = 1;
 const BUSY: u8 = 2;
@@ -35,13 +38,18 @@ const BUSY: u8 = 2;
 #[derive(Debug)]
 pub struct Turn {
     phase: AtomicU8,
+    // Whether the client has yet to take what was written, of this answer or of one that we have done with.
+    write_blocked: AtomicBool,
+    // Whether the last request had a body, of which something may come after we have closed.
+    has_body: AtomicBool,
     deadline: Deadline,
     limits: Limits,
 }
 
 impl Turn {
-    /// A request has arrived: the client owes nothing until it is answered.
-    pub fn request_began(&self) {
+    /// A request has arrived, with a body or without: the client owes no other until it is answered.
+    pub fn request_began(&self, has_body: bool) {
+        self.has_body.store(has_body, Relaxed);
         self.phase.store(BUSY, Relaxed);
         self.deadline.clear();
     }
@@ -49,7 +57,9 @@ impl Turn {
     /// The answer is complete.
     pub fn request_ended(&self) {
         self.phase.store(IDLE, Relaxed);
-        self.deadline.set(self.limits.idle);
+        if !self.write_blocked.load(Relaxed) {
+            self.deadline.set(self.limits.idle);
+        }
     }
 }
 
@@ -59,7 +69,7 @@ pub struct ClientIo {
     stream: TcpStream,
     turn: Arc<Turn>,
     tally: Arc<WorkerTally>,
-    write_blocked: bool,
+    lingers: bool,
 }
 
 impl ClientIo {
@@ -67,8 +77,14 @@ impl ClientIo {
     #[must_use]
     pub fn new(stream: TcpStream, sweep: &Arc<Sweep>, limits: Limits, tally: Arc<WorkerTally>) -> (Self, Arc<Turn>) {
         let deadline = sweep.deadline(limits.idle);
-        let turn = Arc::new(Turn { phase: AtomicU8::new(IDLE), deadline, limits });
-        (Self { stream, turn: Arc::clone(&turn), tally, write_blocked: false }, turn)
+        let turn = Arc::new(Turn {
+            phase: AtomicU8::new(IDLE),
+            write_blocked: AtomicBool::new(false),
+            has_body: AtomicBool::new(false),
+            deadline,
+            limits,
+        });
+        (Self { stream, turn: Arc::clone(&turn), tally, lingers: false }, turn)
     }
 
     // The library waits for the rest of a header section and would close without a word, so the answer is written
@@ -81,9 +97,8 @@ impl ClientIo {
         let _ = self.stream.try_write(ANSWER);
     }
 
-    fn poll_write_limit(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if !self.write_blocked {
-            self.write_blocked = true;
+    fn poll_write_limit(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.turn.write_blocked.swap(true, Relaxed) {
             self.turn.deadline.set(self.turn.limits.write);
         }
         ready!(self.turn.deadline.poll_due(cx));
@@ -91,9 +106,9 @@ impl ClientIo {
         Poll::Ready(io::ErrorKind::TimedOut.into())
     }
 
-    fn write_went_on(&mut self) {
-        if self.write_blocked {
-            self.write_blocked = false;
+    fn write_went_on(&self) {
+        if self.turn.write_blocked.load(Relaxed) {
+            self.turn.write_blocked.store(false, Relaxed);
             match self.turn.phase.load(Relaxed) {
                 BUSY => self.turn.deadline.clear(),
                 HEADER => self.turn.deadline.set(self.turn.limits.header),
@@ -113,7 +128,7 @@ impl AsyncRead for ClientIo {
             }
             return Poll::Ready(result);
         }
-        if self.write_blocked {
+        if self.turn.write_blocked.load(Relaxed) {
             return Poll::Pending;
         }
         ready!(self.turn.deadline.poll_due(cx));
@@ -153,6 +168,24 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if !self.lingers {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            let may_send = self.turn.has_body.load(Relaxed) || self.turn.phase.load(Relaxed) == HEADER;
+            if !may_send {
+                return Poll::Ready(Ok(()));
+            }
+            self.lingers = true;
+            self.turn.deadline.set(LINGER);
+        }
+        // Closing on bytes that nobody read resets the connection, and takes the answer back from the client.
+        let mut unread = [0; 4_096];
+        while self.turn.deadline.poll_due(cx).is_pending() {
+            let mut buf = ReadBuf::new(&mut unread);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf));
+            if read.is_err() || buf.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }

@@ -37,7 +37,7 @@ enum Arrived {
 
 /// Answers one request.
 pub async fn exchange(worker: Arc<Worker>, origin: Origin, request: Request<Incoming>) -> Response<Answer> {
-    origin.turn.request_began();
+    origin.turn.request_began(!request.body().is_end_stream());
     let Some(snapshot) = worker.live.snapshot() else {
         return error::answer(Made::Overload).map(|body| Answer::Made(Some(body), Finish(origin.turn)));
     };

@@ -41,7 +41,9 @@ pub(super) async fn legacy(stage: &Stage<'_>, pair: &Pair, head: http::request::
     let backend = stage.snapshot.backend(Side::Legacy);
     let repeatable = is_repeatable(&head.method);
     let patience = Patience { answer: backend.timeout, total: None };
+    let waiting = Waiting::new(pair, Pair::abandoned);
     let reply = stage.worker.pool.call(backend, head, source, repeatable, patience).await;
+    waiting.over();
     if let Err(error) = &reply {
         pair.served(failed(stage, Side::Legacy, *error, source), None);
     }
@@ -68,7 +70,9 @@ pub(super) async fn serve(
         .then(|| time_for_new(failover.deadline, legacy_p99));
     let patience = Patience { answer: backend.timeout, total };
     let again = head.clone();
+    let waiting = Waiting::new(pair, Pair::abandoned);
     let reply = stage.worker.pool.call(backend, head, source, repeatable, patience).await;
+    waiting.over();
     let class = match &reply {
         Ok(reply) if repeatable && failover.answered && counts_as_failed(failover, reply.response.status()) => Failover::Answered,
         Err(error) if error.never_reached && failover.never_reached => Failover::NeverReached,
@@ -98,11 +102,34 @@ pub(super) async fn serve(
     stage.route.tally(stage.worker.shard).failovers.add(class);
     let backend = stage.snapshot.backend(Side::Legacy);
     let patience = Patience { answer: backend.timeout, total: None };
+    let waiting = Waiting::new(pair, Pair::abandoned_failover);
     let reply = stage.worker.pool.call(backend, again, source, repeatable, patience).await;
+    waiting.over();
     if let Err(error) = &reply {
         pair.failed_over(failed(stage, Side::Legacy, *error, source));
     }
     Answered { side: Side::Legacy, failover: true, reply }
+}
+
+/// Tells the exchange that its client left, should the wait for an answer be dropped.
+struct Waiting<'a>(Option<(&'a Pair, fn(&Pair))>);
+
+impl<'a> Waiting<'a> {
+    fn new(pair: &'a Pair, left: fn(&Pair)) -> Self {
+        Self(Some((pair, left)))
+    }
+
+    fn over(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some((pair, left)) = self.0.take() {
+            left(pair);
+        }
+    }
 }
 
 // A request that its own client broke is no failure of whoever was to answer it.

@@ -228,7 +228,9 @@ async fn refuse(mut stream: TcpStream) -> io::Result<()> {
         retry-after: 1\r\nx-understudy-error: too_many_connections\r\n\r\n";
     let mut unread = [0; 1_024];
     // A client that is answered before it has asked takes the answer for a fault.
-    stream.readable().await?;
+    if stream.read(&mut unread).await? == 0 {
+        return Ok(());
+    }
     stream.write_all(ANSWER).await?;
     stream.shutdown().await?;
     // Closing on bytes that nobody read resets the connection, and the answer with it.

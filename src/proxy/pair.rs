@@ -106,6 +106,16 @@ impl Pair {
         self.hand_over(closed);
     }
 
+    /// The client left before the side that was to serve it had answered.
+    pub fn abandoned(&self) {
+        self.served(Run::cancelled(), None);
+    }
+
+    /// The client left before the side that was asked by failover had answered.
+    pub fn abandoned_failover(&self) {
+        self.failed_over(Run::cancelled());
+    }
+
     /// The copy's run is over.
     pub fn copied(&self, run: Run, answer: Option<KeptAnswer>) {
         self.book(self.live.shadow_shard(), self.served.other(), &run);

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
@@ -54,6 +54,13 @@ struct Connection {
 impl Connection {
     fn idle_for(&self, now_nanos: u64) -> Duration {
         Duration::from_nanos(now_nanos.saturating_sub(self.since_nanos))
+    }
+}
+
+impl Drop for Connection {
+    // The task that drives it would first send the rest of its request, to a backend that may never read it.
+    fn drop(&mut self) {
+        self.wire.close();
     }
 }
 
@@ -166,7 +173,12 @@ impl Pool {
             };
             let written_before = connection.wire.written();
             let again = (reused && repeatable).then(|| head.clone());
-            let request = Request::from_parts(head, source.outgoing(&connection.wire));
+            let body = source.outgoing(&connection.wire);
+            // The library sends a GET without its body unless its end is said to be marked.
+            if body.size_hint().exact().is_none() {
+                head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            let request = Request::from_parts(head, body);
             let sent = self.answer(&mut connection, request, source, patience.answer, total.as_ref()).await;
             match sent {
                 Ok(response) if !is_framed_clearly(&response) => {
@@ -210,7 +222,7 @@ impl Pool {
     ) -> Result<Response<Incoming>, Unanswered> {
         let wire = Arc::clone(&connection.wire);
         let deadline = self.sweep.deadline(patience);
-        let mut seen = wire.written();
+        let begun = clock::monotonic_nanos();
         let mut answer = pin!(connection.sender.try_send_request(request));
         poll_fn(|cx| {
             if let Poll::Ready(result) = answer.as_mut().poll(cx) {
@@ -224,16 +236,18 @@ impl Pool {
                 return Poll::Ready(Err(Unanswered::timeout()));
             }
             while deadline.poll_due(cx).is_ready() {
-                let written = wire.written();
                 // The clock runs while it is the backend's turn: it restarts with every byte that went out, and
                 // stands while we wait for the client, who has a limit of its own.
-                if written == seen && !source.waits_for_client() {
+                if source.waits_for_client() {
+                    deadline.set(patience);
+                    continue;
+                }
+                let since = clock::monotonic_nanos().saturating_sub(wire.last_write_nanos().max(begun));
+                let left = patience.saturating_sub(Duration::from_nanos(since));
+                if left.is_zero() {
                     return Poll::Ready(Err(Unanswered::timeout()));
                 }
-                let since = clock::monotonic_nanos().saturating_sub(wire.last_write_nanos());
-                let left = patience.saturating_sub(Duration::from_nanos(since));
-                deadline.set(if written == seen || left.is_zero() { patience } else { left });
-                seen = written;
+                deadline.set(left);
             }
             Poll::Pending
         })

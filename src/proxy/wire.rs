@@ -5,6 +5,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -50,6 +51,12 @@ impl Wire {
     pub fn is_quiet(&self) -> bool {
         let mut byte = [MaybeUninit::uninit(); 1];
         matches!(SockRef::from(&self.stream).peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Closes the socket in both directions, whoever else still has it.
+    pub fn close(&self) {
+        // It may be closed already.
+        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Both);
     }
 
     fn wrote(&self, bytes: usize) {
@@ -107,7 +114,7 @@ impl AsyncWrite for WireIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(match SockRef::from(&self.0.stream).shutdown(std::net::Shutdown::Write) {
+        Poll::Ready(match SockRef::from(&self.0.stream).shutdown(Shutdown::Write) {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             other => other,
         })

@@ -88,15 +88,13 @@ impl Judge {
 
     fn look_at(&mut self, report: &Report) {
         let Some(guard) = self.guards.get_mut(&report.route) else { return };
-        while let Some(trip) = guard.observe(&report.outcome) {
+        if let Some(trip) = guard.observe(&report.outcome) {
             let killed = self.live.kills.change(|kills| kills.apply(&trip, clock::unix_ms()));
             self.live.kills.read(|kills| guard.follow(kills));
             self.shown = Duration::ZERO;
             if trip.effect == Effect::Alert || !killed.is_empty() {
                 announce(&self.live, &trip);
             }
-            // An outcome that has been counted is not counted again: further trips come with the next one.
-            break;
         }
     }
 

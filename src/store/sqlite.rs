@@ -290,9 +290,9 @@ impl Database {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let keep = work(&transaction)?;
         if keep {
-            transaction.commit()?
+            transaction.commit()?;
         } else {
-            transaction.rollback()?
+            transaction.rollback()?;
         }
         Ok(keep)
     }

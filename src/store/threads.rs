@@ -116,7 +116,7 @@ fn start_database(
     let (tell, told) = sync_channel(1);
     let (its_shared, its_path) = (Arc::clone(shared), path.to_owned());
     start("understudy-store", path, move || {
-        keep_database(&its_shared, &its_path, witness, &tell)
+        keep_database(&its_shared, &its_path, witness, &tell);
     })?;
     wait(&told, path, deadline)
 }

@@ -39,6 +39,7 @@ where
     F: FnOnce() + Send + 'static,
 {
     let label = name.to_owned();
+    #[allow(clippy::disallowed_methods, reason = "the one place that starts threads")]
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         if std::panic::catch_unwind(AssertUnwindSafe(body)).is_err() {
             PANICS.fetch_add(1, Ordering::Relaxed);

@@ -2,11 +2,21 @@
 
 #![allow(missing_docs, clippy::disallowed_methods, reason = "tests wait, spawn and read clocks as their clients do")]
 
-mod framing;
-mod limits;
-mod proxy;
 mod compare;
+mod drain;
+mod failover;
+mod faults;
+mod flags;
+mod framing;
 mod guard;
+mod identity;
 mod kills;
+mod limits;
+mod observe;
+mod process;
+mod proxy;
+mod reload;
+mod scenario;
 mod shadow;
+mod state;
 mod support;

@@ -21,6 +21,10 @@ fn noise(len: usize) -> Bytes {
     bytes.take(len).collect()
 }
 
+async fn echo() -> Backend {
+    Backend::answering(|r| Reply::text(r.body.clone())).await
+}
+
 async fn between(legacy: &Listener) -> Sidecar {
     Plan::new(legacy, &Nobody::open()).route(LEGACY).start()
 }
@@ -73,7 +77,7 @@ async fn a_constant_flag_sends_everybody_to_new() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_route_takes_goes_to_legacy_like_the_rest() {
-    let legacy = Backend::answering(|r| Reply::text(r.body.clone())).await;
+    let legacy = echo().await;
     let new = Backend::saying("new").await;
     let routes = "  - { name: shop, match: { path: /shop }, flag: true, without_identity: follow }\n";
     let sidecar = Plan::new(&legacy, &new).routes(routes).start();
@@ -104,7 +108,7 @@ async fn every_method_passes_with_and_without_a_body() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_of_every_size_pass_byte_for_byte_streamed_and_captured() {
-    let legacy = Backend::answering(|r| Reply::text(r.body.clone())).await;
+    let legacy = echo().await;
     let plan = || Plan::new(&legacy, &Nobody::open());
     let streamed = plan().route(LEGACY).start();
     let captured = plan().routes("  - { name: shop, match: { path: / }, identity: [ { json: /from } ], flag: SOME }\n").start();
@@ -119,7 +123,7 @@ async fn bodies_of_every_size_pass_byte_for_byte_streamed_and_captured() {
             assert!(received.body == body, "{len}");
         }
     }
-    assert_eq!(captured.metric("understudy_capture_bytes", &[]).await, 0.0);
+    captured.wait_for_zero("understudy_capture_bytes", &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,6 +138,21 @@ async fn chunked_bodies_pass_both_ways_without_a_length() {
     assert_eq!((received.header("transfer-encoding"), received.has("content-length")), ("chunked", false));
     assert_eq!(answer.body, b"and back ");
     assert_eq!((answer.header("transfer-encoding"), answer.has("content-length")), ("chunked", false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_without_a_length_passes_with_every_method() {
+    let legacy = echo().await;
+    let sidecar = Plan::new(&legacy, &Nobody::open()).route(LEGACY).start();
+    let mut client = Socket::connect(sidecar.address).await;
+    for method in ["GET", "POST", "OPTIONS", "DELETE", "HEAD"] {
+        client.send(format!("{method} / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")).await;
+        client.send("3\r\ntwo\r\n0\r\n\r\n").await;
+        if method != "HEAD" {
+            assert_eq!(client.message().await.body, b"onetwo", "{method}");
+        }
+    }
+    assert!(legacy.wait_for(5).await.iter().all(|received| received.body == "onetwo"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -353,7 +372,7 @@ async fn requests_sent_in_one_go_are_answered_in_their_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_waits_to_be_told_to_continue_is_told() {
-    let legacy = Backend::answering(|r| Reply::text(r.body.clone())).await;
+    let legacy = echo().await;
     let sidecar = Plan::new(&legacy, &Nobody::open()).route(LEGACY).start();
     let mut client = Socket::connect(sidecar.address).await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n").await;
@@ -363,17 +382,27 @@ async fn a_client_that_waits_to_be_told_to_continue_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_has_nothing_more_to_say_still_gets_its_answer() {
+async fn a_client_that_leaves_takes_its_request_with_it() {
     let legacy = Listener::open().await;
     let sidecar = between(&legacy).await;
-    let mut client = Socket::connect(sidecar.address).await;
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    client.finish().await;
-    let mut backend = legacy.accept().await;
-    backend.message().await;
-    backend.send(OK).await;
-    assert_eq!(client.message().await.body, b"ok");
-    client.ends().await;
+    for (begun, reset) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut client = Socket::connect(sidecar.address).await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let mut backend = legacy.accept().await;
+        backend.message().await;
+        if begun {
+            backend.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await;
+            assert_eq!((client.head().await.status(), client.exactly(4).await), (200, b"half".to_vec()));
+        }
+        if reset {
+            client.reset();
+        } else {
+            drop(client);
+        }
+        backend.ends().await;
+    }
+    sidecar.wait_for_zero("understudy_requests_in_flight", &[]).await;
+    assert_eq!(sidecar.metric("understudy_runs_failed_total", &[]).await, 0.0, "legacy failed nobody");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -385,7 +414,7 @@ async fn interim_answers_of_a_backend_are_passed_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_client_connection_needs_one_backend_connection() {
-    let legacy = Backend::answering(|r| Reply::text(r.body.clone())).await;
+    let legacy = echo().await;
     let sidecar = Plan::new(&legacy, &Nobody::open()).route(LEGACY).start();
     let mut client = Client::connect(sidecar.address).await;
     for round in 0..30_usize {

@@ -121,15 +121,12 @@ pub const WIRE_FORMATS: &[(&str, &str)] = &[
     ("config/raw.rs", "the configuration file as written"),
     ("config/raw/", "the configuration file as written"),
     ("control/fleet/wire.rs", "what instances tell each other"),
+    ("engine/explain.rs", "the record of an explanation, the same for every caller"),
     (
         "engine/guard/trip.rs",
         "the line of a trip, the same in the log, in `status` and in a backtest",
     ),
     ("engine/ruleset/document.rs", "the flag file as written"),
-    (
-        "engine/ruleset/problem.rs",
-        "the record of a problem, the same in `check` and in the admin API",
-    ),
     ("ofrep.rs", "OpenFeature remote evaluation"),
     ("ofrep/", "OpenFeature remote evaluation"),
     ("store/record.rs", "the state file"),

@@ -61,7 +61,11 @@ impl fmt::Display for Target {
             TargetKind::Flag => write!(f, "flag {name}"),
             TargetKind::Route => write!(f, "route {name}"),
             TargetKind::Subject => {
-                write!(f, "subject {} on route {name}", self.subject.as_deref().unwrap_or_default())
+                write!(
+                    f,
+                    "subject {} on route {name}",
+                    self.subject.as_deref().unwrap_or_default()
+                )
             }
         }
     }
@@ -115,7 +119,11 @@ mod tests {
             stored: false,
             changed: true,
             epoch: 3,
-            target: Target { kind: TargetKind::Route, name: Some("whatsapp".into()), subject: None },
+            target: Target {
+                kind: TargetKind::Route,
+                name: Some("whatsapp".into()),
+                subject: None,
+            },
             warnings: Vec::new(),
         };
         assert_eq!(

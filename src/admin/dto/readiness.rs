@@ -41,7 +41,10 @@ impl Readiness {
     #[must_use]
     pub fn of(mut reasons: Vec<Reason>) -> Self {
         reasons.sort_by_key(|reason| reason.state);
-        Self { status: reasons.first().map_or(State::Ready, |worst| worst.state), reasons }
+        Self {
+            status: reasons.first().map_or(State::Ready, |worst| worst.state),
+            reasons,
+        }
     }
 }
 
@@ -51,10 +54,21 @@ mod tests {
 
     #[test]
     fn worst_reason_decides_and_stands_first() {
-        let reason = |name: &str, state| Reason { name: name.into(), state, detail: String::new(), remedy: String::new() };
-        let reasons = vec![reason("rules_refused", State::Degraded), reason("draining", State::NotReady)];
+        let reason = |name: &str, state| Reason {
+            name: name.into(),
+            state,
+            detail: String::new(),
+            remedy: String::new(),
+        };
+        let reasons = vec![
+            reason("rules_refused", State::Degraded),
+            reason("draining", State::NotReady),
+        ];
         let readiness = Readiness::of(reasons);
-        assert_eq!((readiness.status, readiness.reasons[0].name.as_str()), (State::NotReady, "draining"));
+        assert_eq!(
+            (readiness.status, readiness.reasons[0].name.as_str()),
+            (State::NotReady, "draining")
+        );
         assert_eq!(Readiness::of(Vec::new()).status, State::Ready);
     }
 }

@@ -23,8 +23,10 @@ fn told(route: &str, features: &str, variables: &[(&str, &str)], kills: KillBits
     let mut problems = Problems::default();
     let file: Arc<str> = "f".into();
     let document = Document::parse(&file, &format!("features: {{ {features} }}"), &mut problems);
-    let variables: BTreeMap<String, String> =
-        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let variables: BTreeMap<String, String> = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     let (rules, _) = compile(Input {
         revision: Revision(1),
         environment: "production",
@@ -51,18 +53,51 @@ fn line(serves: &Serves) -> String {
 fn flag_is_told_by_the_line_that_decides() {
     for (flag, expected) in [
         ("f: { type: boolean, enabled: true }", "new | global | 100"),
-        ("f: { type: boolean, enabled: false, percentage: 50 }", "legacy | disabled | 0"),
-        ("f: { type: boolean, enabled: true, environments: [staging] }", "legacy | environment | 0"),
-        ("f: { type: boolean, enabled: true, end_date: \"2020-01-01T00:00:00Z\" }", "legacy | schedule | 0"),
+        (
+            "f: { type: boolean, enabled: false, percentage: 50 }",
+            "legacy | disabled | 0",
+        ),
+        (
+            "f: { type: boolean, enabled: true, environments: [staging] }",
+            "legacy | environment | 0",
+        ),
+        (
+            "f: { type: boolean, enabled: true, end_date: \"2020-01-01T00:00:00Z\" }",
+            "legacy | schedule | 0",
+        ),
         ("f: { type: boolean }", "legacy | default | 0"),
-        ("f: { type: boolean, enabled: true, allowlist: [a, b] }", "both | allowlist of 2 | -"),
-        ("f: { type: boolean, enabled: true, allowlist: [] }", "legacy | empty allowlist | 0"),
-        ("f: { type: percentage, enabled: true, percentage: 12.5 }", "both | percent 12.5 | 12.5"),
-        ("f: { type: percentage, enabled: true, percentage: 0 }", "legacy | percent 0 | 0"),
-        ("f: { type: percentage, enabled: true, percentage: 100 }", "new | percent 100 | 100"),
-        ("f: { type: percentage, percentage: 100, denylist: [a] }", "both | percent 100, 1 denied | 100"),
-        ("f: { type: boolean, enabled: true, denylist: [a, b, c] }", "both | global, 3 denied | 100"),
-        ("f: { type: boolean, enabled: true, denylist: [] }", "new | global | 100"),
+        (
+            "f: { type: boolean, enabled: true, allowlist: [a, b] }",
+            "both | allowlist of 2 | -",
+        ),
+        (
+            "f: { type: boolean, enabled: true, allowlist: [] }",
+            "legacy | empty allowlist | 0",
+        ),
+        (
+            "f: { type: percentage, enabled: true, percentage: 12.5 }",
+            "both | percent 12.5 | 12.5",
+        ),
+        (
+            "f: { type: percentage, enabled: true, percentage: 0 }",
+            "legacy | percent 0 | 0",
+        ),
+        (
+            "f: { type: percentage, enabled: true, percentage: 100 }",
+            "new | percent 100 | 100",
+        ),
+        (
+            "f: { type: percentage, percentage: 100, denylist: [a] }",
+            "both | percent 100, 1 denied | 100",
+        ),
+        (
+            "f: { type: boolean, enabled: true, denylist: [a, b, c] }",
+            "both | global, 3 denied | 100",
+        ),
+        (
+            "f: { type: boolean, enabled: true, denylist: [] }",
+            "new | global | 100",
+        ),
         ("g: { type: boolean, enabled: true }", "legacy | flag_not_found | 0"),
         (
             "f: { type: gradual, enabled: true, start_date: \"2026-07-22T00:00:00Z\", gradual_increment: 2.5 }",
@@ -75,17 +110,26 @@ fn flag_is_told_by_the_line_that_decides() {
 
 #[test]
 fn constant_is_told_as_such_and_falls_with_the_system() {
-    assert_eq!(line(&told("flag: true", "", &[], KillBits::NONE)), "new | constant true | 100");
-    assert_eq!(line(&told("flag: false", "", &[], KillBits::NONE)), "legacy | constant false | 0");
+    assert_eq!(
+        line(&told("flag: true", "", &[], KillBits::NONE)),
+        "new | constant | 100"
+    );
+    assert_eq!(
+        line(&told("flag: false", "", &[], KillBits::NONE)),
+        "legacy | constant | 0"
+    );
     let off = [("FEATURE_FLAGS_ENABLED", "false")];
-    assert_eq!(line(&told("flag: true", "", &off, KillBits::NONE)), "legacy | FEATURE_FLAGS_ENABLED is false | 0");
+    assert_eq!(
+        line(&told("flag: true", "", &off, KillBits::NONE)),
+        "legacy | FEATURE_FLAGS_ENABLED is false | 0"
+    );
 }
 
 #[test]
 fn kill_wins_over_whatever_the_flag_says() {
     let on = "f: { type: boolean, enabled: true }";
     for (kills, why) in [
-        (KillBits::NO_STATE, "the state could not be read"),
+        (KillBits::NO_STATE, "no state"),
         (KillBits::EVERYTHING.with(KillBits::ROUTE), "everything is killed"),
         (KillBits::ROUTE.with(KillBits::FLAG), "killed"),
         (KillBits::FLAG, "its flag is killed"),
@@ -100,14 +144,32 @@ fn shadow_mode_keeps_everybody_on_legacy_and_says_who_is_copied() {
     let flags = |mode: &str| format!("f: {{ type: percentage, percentage: 5 }}, s: {{ type: boolean, {mode} }}");
     let route = "flag: f, shadow_mode: s";
     let on = told(route, &flags("enabled: true"), &[], KillBits::NONE);
-    assert_eq!((line(&on).as_str(), on.shadow_mode.as_str()), ("legacy | shadow mode; copied: percent 5 | 0", "on"));
+    assert_eq!(
+        (line(&on).as_str(), on.shadow_mode.as_str()),
+        ("legacy | shadow mode; copied: percent 5 | 0", "on")
+    );
     let off = told(route, &flags("enabled: false"), &[], KillBits::NONE);
-    assert_eq!((line(&off).as_str(), off.shadow_mode.as_str()), ("both | percent 5 | 5", "off"));
+    assert_eq!(
+        (line(&off).as_str(), off.shadow_mode.as_str()),
+        ("both | percent 5 | 5", "off")
+    );
     let some = told(route, &flags("percentage: 50"), &[], KillBits::NONE);
     assert_eq!(some.shadow_mode, "some");
     // Its safe side is on: killed, unknown, or not meant for here.
-    assert_eq!(told(route, &flags("enabled: false"), &[], KillBits::SHADOW_MODE).shadow_mode, "on");
-    assert_eq!(told(route, &flags("enabled: false, environments: []"), &[], KillBits::NONE).shadow_mode, "off");
-    assert_eq!(told(route, &flags("environments: []"), &[], KillBits::NONE).shadow_mode, "on");
-    assert_eq!(told("flag: f, shadow_mode: t", &flags(""), &[], KillBits::NONE).shadow_mode, "on");
+    assert_eq!(
+        told(route, &flags("enabled: false"), &[], KillBits::SHADOW_MODE).shadow_mode,
+        "on"
+    );
+    assert_eq!(
+        told(route, &flags("enabled: false, environments: []"), &[], KillBits::NONE).shadow_mode,
+        "off"
+    );
+    assert_eq!(
+        told(route, &flags("environments: []"), &[], KillBits::NONE).shadow_mode,
+        "on"
+    );
+    assert_eq!(
+        told("flag: f, shadow_mode: t", &flags(""), &[], KillBits::NONE).shadow_mode,
+        "on"
+    );
 }

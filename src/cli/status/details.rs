@@ -27,10 +27,18 @@ pub(super) fn route(route: &Route, at: &str, paint: Paint) -> String {
     let title = format!("\n{}  {}", plain(&route.name), plain(&route.path));
     let mut lines = Lines(paint.paint(Colour::Bold, &title) + "\n");
     let serves = &route.serves;
-    let flag = serves.flag.as_ref().map_or("a constant decides".to_owned(), |flag| format!("flag {}", plain(flag)));
-    let share = serves.percent.map_or(String::new(), |percent| format!(", {percent} % of subjects on new"));
+    let flag = serves
+        .flag
+        .as_ref()
+        .map_or("a constant decides".to_owned(), |flag| format!("flag {}", plain(flag)));
+    let share = serves
+        .percent
+        .map_or(String::new(), |percent| format!(", {percent} % of subjects on new"));
     lines.add("serves", &format!("{}: {}{share}", serves.by, plain(&serves.why)));
-    lines.add("", &format!("{flag}, shadow mode {}, epoch {}", serves.shadow_mode, route.epoch));
+    lines.add(
+        "",
+        &format!("{flag}, shadow mode {}, epoch {}", serves.shadow_mode, route.epoch),
+    );
     for kill in &route.killed_by {
         let ago = span(&kill.since, at);
         let who = format!("{} by {}, {ago} ago ({})", kill.target, kill.actor, kill.since);
@@ -80,7 +88,13 @@ fn compared(route: &Route, lines: &mut Lines) {
     lines.add("diverged", &severities.collect::<Vec<_>>().join(", "));
     for (at, place) in compared.places.iter().enumerate() {
         let word = if at == 0 { "places" } else { "" };
-        let line = format!("{:>6}  {:<8} {:<13} {}", number(place.count), place.severity, place.kind, place.path);
+        let line = format!(
+            "{:>6}  {:<8} {:<13} {}",
+            number(place.count),
+            place.severity,
+            place.kind,
+            place.path
+        );
         lines.add(word, &plain(&line));
     }
     let more = compared.places_total.saturating_sub(compared.places.len());
@@ -88,15 +102,31 @@ fn compared(route: &Route, lines: &mut Lines) {
         lines.add("", &format!("and {more} more places"));
     }
     if compared.elsewhere > 0 {
-        lines.add("", &format!("{} divergences at places that are not counted one by one", number(compared.elsewhere)));
+        lines.add(
+            "",
+            &format!(
+                "{} divergences at places that are not counted one by one",
+                number(compared.elsewhere)
+            ),
+        );
     }
     if compared.suppressed > 0 {
-        lines.add("ignored", &format!("{} differences hidden by `ignore`", number(compared.suppressed)));
+        lines.add(
+            "ignored",
+            &format!("{} differences hidden by `ignore`", number(compared.suppressed)),
+        );
     }
 }
 
 fn budget(budget: &Budget, lines: &mut Lines) {
-    let Budget { name, metric, tolerate, action, sight_detail, .. } = budget;
+    let Budget {
+        name,
+        metric,
+        tolerate,
+        action,
+        sight_detail,
+        ..
+    } = budget;
     let asked = format!("{name}: {metric}, {tolerate}, {action}");
     lines.add("budget", &plain(&format!("{asked}; {}", state(budget))));
     let numbers = format!(
@@ -106,10 +136,13 @@ fn budget(budget: &Budget, lines: &mut Lines) {
         number(budget.pairs),
         number(budget.failovers)
     );
-    let evidence = [("new path", budget.path), ("few subjects", budget.subjects)];
+    let evidence = [("new", budget.path), ("few subjects", budget.subjects)];
     let evidence = evidence.into_iter().filter_map(|(against, evidence)| {
         let evidence = evidence?;
-        Some(format!("; against the {against} {:.1} of {:.0}", evidence.value, evidence.threshold))
+        Some(format!(
+            "; evidence against {against}: {:.1} of {:.0}",
+            evidence.value, evidence.threshold
+        ))
     });
     lines.add("", &(numbers + &evidence.collect::<String>()));
     lines.add("", &plain(sight_detail));
@@ -118,7 +151,10 @@ fn budget(budget: &Budget, lines: &mut Lines) {
 fn counts(counts: &Counts) -> String {
     let mut sorted: Vec<_> = counts.iter().collect();
     sorted.sort_by_key(|(word, count)| (std::cmp::Reverse(**count), word.as_str()));
-    let words: Vec<String> = sorted.into_iter().map(|(word, count)| format!("{} {}", plain(word), number(*count))).collect();
+    let words: Vec<String> = sorted
+        .into_iter()
+        .map(|(word, count)| format!("{} {}", plain(word), number(*count)))
+        .collect();
     words.join(", ")
 }
 
@@ -140,7 +176,10 @@ fn latency(latency: &Latency) -> String {
 /// Both sides' texts; a side without one is left out.
 fn sides<T>(of: &PerSide<T>, tell: impl Fn(&T) -> String) -> String {
     let sides = [("legacy", tell(&of.legacy)), ("new", tell(&of.new))];
-    let told: Vec<String> =
-        sides.into_iter().filter(|(_, text)| !text.is_empty()).map(|(side, text)| format!("{side}: {text}")).collect();
+    let told: Vec<String> = sides
+        .into_iter()
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(side, text)| format!("{side}: {text}"))
+        .collect();
     told.join("; ")
 }

@@ -15,7 +15,7 @@ use clap::Args;
 use comfy_table::{ContentArrangement, Row, Table, presets};
 
 use super::client::Remote;
-use super::terminal::{Colour, Paint, WIDTH, counted, json, number, plain, print, short, span, wrap};
+use super::terminal::{Colour, Paint, WIDTH, counted, json, number, plain, print, short, shortened, span, wrap};
 use super::{BAD_INPUT, Output, OutputArgs};
 use crate::admin::dto::{Budget, Route, Status};
 
@@ -48,7 +48,11 @@ impl StatusArgs {
             && !status.routes.iter().any(|route| route.name == *name)
         {
             let names: Vec<&str> = status.routes.iter().map(|route| route.name.as_str()).collect();
-            eprintln!("no route is named {}. there are {}", plain(name), plain(&names.join(", ")));
+            eprintln!(
+                "no route is named {}. there are {}",
+                plain(name),
+                plain(&names.join(", "))
+            );
             return ExitCode::from(BAD_INPUT);
         }
         print(&match self.output.output {
@@ -78,7 +82,11 @@ fn text(status: &Status, details: Details<'_>, paint: Paint) -> String {
     let mut text = String::new();
     let mut headlines = headline::headlines(status).into_iter();
     if let Some(worst) = headlines.next() {
-        let _ = writeln!(text, "{}", paint.paint(worst.level.colour(), &wrap(&plain(&worst.text), 2)));
+        let _ = writeln!(
+            text,
+            "{}",
+            paint.paint(worst.level.colour(), &wrap(&plain(&worst.text), 2))
+        );
     }
     let left_out = headlines.len().saturating_sub(ALSO);
     for headline in headlines.take(ALSO) {
@@ -87,7 +95,10 @@ fn text(status: &Status, details: Details<'_>, paint: Paint) -> String {
     if left_out > 0 {
         let _ = writeln!(text, "  and {left_out} more, see --output json");
     }
-    let revision = status.rules.revision.map_or("none".to_owned(), |revision| revision.to_string());
+    let revision = status
+        .rules
+        .revision
+        .map_or("none".to_owned(), |revision| revision.to_string());
     let _ = writeln!(
         text,
         "understudy {}, rules {revision} ({}), up {}, {}\n",
@@ -99,7 +110,11 @@ fn text(status: &Status, details: Details<'_>, paint: Paint) -> String {
     if !status.routes.is_empty() {
         let _ = writeln!(text, "{}", table(status, paint));
     }
-    let unrouted = status.unrouted.assigned.legacy.saturating_add(status.unrouted.assigned.new);
+    let unrouted = status
+        .unrouted
+        .assigned
+        .legacy
+        .saturating_add(status.unrouted.assigned.new);
     if unrouted > 0 {
         let _ = writeln!(text, "{} of no route went to legacy", counted(unrouted, "request"));
     }
@@ -124,7 +139,16 @@ fn table(status: &Status, paint: Paint) -> String {
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_truncation_indicator("…")
         .set_width(u16::try_from(WIDTH).unwrap_or(u16::MAX))
-        .set_header(["ROUTE", "SERVES", "REQUESTS", "BY NEW", "KILLED BY", "FAILOVERS", "DIVERGED", "BUDGETS"]);
+        .set_header([
+            "ROUTE",
+            "SERVES",
+            "REQS",
+            "BY NEW",
+            "KILLED BY",
+            "FAILOVERS",
+            "DIVERGED",
+            "BUDGETS",
+        ]);
     if !paint.0 {
         table.force_no_tty();
     }
@@ -141,6 +165,10 @@ fn table(status: &Status, paint: Paint) -> String {
         ]);
         row.max_height(1);
         table.add_row(row);
+    }
+    let last = table.column_count().saturating_sub(1);
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if at == last { 0 } else { 2 }));
     }
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
@@ -178,10 +206,17 @@ fn share(part: u64, all: u64) -> String {
 
 fn killed(route: &Route, at: &str) -> String {
     // The kill of everything stands first, then the flag's, then the route's own.
-    let kill = route.killed_by.first().map(|kill| format!("{}, {}", plain(&kill.actor), span(&kill.since, at)));
+    let kill = route
+        .killed_by
+        .first()
+        .map(|kill| format!("{}, {}", plain(&kill.actor), span(&kill.since, at)));
     let held = (route.held.count > 0).then(|| format!("{} held", short(route.held.count as u64)));
     let words: Vec<String> = kill.into_iter().chain(held).collect();
-    if words.is_empty() { "-".to_owned() } else { words.join(" + ") }
+    if words.is_empty() {
+        "-".to_owned()
+    } else {
+        words.join(" +")
+    }
 }
 
 fn diverged(route: &Route) -> String {
@@ -206,7 +241,9 @@ fn budgets(route: &Route) -> String {
         _ => (0, 0),
     };
     let more = budgets.clone().count().saturating_sub(1);
-    let Some(worst) = budgets.rev().max_by_key(rank) else { return "none".to_owned() };
+    let Some(worst) = budgets.rev().max_by_key(rank) else {
+        return "none".to_owned();
+    };
     let more = if more == 0 { String::new() } else { format!(" +{more}") };
     format!("{} {}{more}", plain(&worst.name), state(worst))
 }
@@ -227,7 +264,11 @@ fn state(budget: &Budget) -> String {
 fn used_up(budget: &Budget) -> u64 {
     let percents = [budget.path, budget.subjects].into_iter().flatten().map(|evidence| {
         let percent = evidence.value / evidence.threshold * 100.0;
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0 to 100")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped to 0 to 100"
+        )]
         let whole = percent.clamp(0.0, 100.0) as u64;
         whole
     });

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::admin::dto::{
-    Compared, Copied, Counts, Evidence, Guard, Held, Kill, Latency, PerSide, PlaceCount, Process, Readiness, Reason, Rules,
-    Serves, State, Store, Target, TargetKind, Traffic,
+    Compared, Copied, Counts, Evidence, Guard, Held, Kill, Latency, PerSide, PlaceCount, Process, Readiness, Reason,
+    Rules, Serves, State, Store, Target, TargetKind, Traffic,
 };
 
 fn counts(of: &[(&str, u64)]) -> Counts {
@@ -31,7 +31,11 @@ fn budget(name: &str, state: &str, value: f64) -> Budget {
 }
 
 fn quiet_route() -> Route {
-    let collecting = Budget { have: Some(12), need: Some(40), ..budget("slow", "collecting", 0.0) };
+    let collecting = Budget {
+        have: Some(12),
+        need: Some(40),
+        ..budget("slow", "collecting", 0.0)
+    };
     Route {
         name: "checkout".into(),
         path: "/checkout".into(),
@@ -68,7 +72,11 @@ fn quiet_route() -> Route {
 
 fn kill(kind: TargetKind, name: &str, actor: &str, reason: &str) -> Kill {
     Kill {
-        target: Target { kind, name: Some(name.into()), subject: None },
+        target: Target {
+            kind,
+            name: Some(name.into()),
+            subject: None,
+        },
         epoch: 3,
         reason: reason.into(),
         actor: actor.into(),
@@ -81,7 +89,10 @@ fn quiet() -> Status {
         version: "0.1.0".into(),
         started_at: "2026-07-31T03:12:00Z".into(),
         at: "2026-08-01T03:12:00Z".into(),
-        readiness: Readiness { status: State::Ready, reasons: Vec::new() },
+        readiness: Readiness {
+            status: State::Ready,
+            reasons: Vec::new(),
+        },
         rules: Rules {
             revision: Some(7),
             environment: "production".into(),
@@ -95,14 +106,22 @@ fn quiet() -> Status {
         routes: vec![quiet_route()],
         unrouted: Traffic::default(),
         store: Store::default(),
-        process: Process { connections: 1_204, ..Process::default() },
+        process: Process {
+            connections: 1_204,
+            ..Process::default()
+        },
     }
 }
 
 fn ugly() -> Status {
     let trip = "budget `errors`: failed: new 17, legacy 1, in 40 pairs and 3 failovers (evidence 18.2 of 18)";
     let route_kill = kill(TargetKind::Route, "whatsapp", "guard", trip);
-    let flag_kill = kill(TargetKind::Flag, "CHECKOUT_V2", "olga", "shoppers complain\u{1b}[2J about prices");
+    let flag_kill = kill(
+        TargetKind::Flag,
+        "CHECKOUT_V2",
+        "olga",
+        "shoppers complain\u{1b}[2J about prices",
+    );
     let whatsapp = Route {
         name: "whatsapp".into(),
         path: "/webhook/whatsapp".into(),
@@ -115,19 +134,31 @@ fn ugly() -> Status {
         },
         epoch: 3,
         killed_by: vec![route_kill.clone()],
-        held: Held { count: 2, subjects: vec!["h:00000000000000fe".into(), "h:00000000000000ff".into()] },
+        held: Held {
+            count: 2,
+            subjects: vec!["h:00000000000000fe".into(), "h:00000000000000ff".into()],
+        },
         traffic: Traffic {
-            assigned: PerSide { legacy: 1_203_000, new: 4_012 },
+            assigned: PerSide {
+                legacy: 1_203_000,
+                new: 4_012,
+            },
             reasons: counts(&[("killed", 3_000), ("percent", 4_012), ("percent_miss", 1_200_000)]),
             answered: PerSide {
                 legacy: counts(&[("2xx", 1_207_000), ("5xx", 12)]),
                 new: counts(&[("2xx", 3_995)]),
             },
-            failed: PerSide { legacy: Counts::new(), new: counts(&[("connect", 17)]) },
+            failed: PerSide {
+                legacy: Counts::new(),
+                new: counts(&[("connect", 17)]),
+            },
             failovers: counts(&[("never_reached", 17)]),
             copies: PerSide {
                 legacy: Copied::default(),
-                new: Copied { sent: 120_000, skipped: counts(&[("breaker_open", 40), ("queue_full", 1_002)]) },
+                new: Copied {
+                    sent: 120_000,
+                    skipped: counts(&[("breaker_open", 40), ("queue_full", 1_002)]),
+                },
             },
             made: Counts::new(),
             without_identity: counts(&[("no_match", 5)]),
@@ -138,19 +169,41 @@ fn ugly() -> Status {
             severities: counts(&[("critical", 3), ("major", 312)]),
             suppressed: 9,
             places: vec![
-                PlaceCount { path: "/messages/*/id".into(), kind: "missing".into(), severity: "critical".into(), count: 3 },
-                PlaceCount { path: "/total".into(), kind: "value".into(), severity: "major".into(), count: 312 },
+                PlaceCount {
+                    path: "/messages/*/id".into(),
+                    kind: "missing".into(),
+                    severity: "critical".into(),
+                    count: 3,
+                },
+                PlaceCount {
+                    path: "/total".into(),
+                    kind: "value".into(),
+                    severity: "major".into(),
+                    count: 312,
+                },
             ],
             places_total: 23,
             elsewhere: 0,
         },
-        guard: Some(Guard { budgets: vec![budget("errors", "tripped", 18.2)], ..quiet_route().guard.unwrap() }),
+        guard: Some(Guard {
+            budgets: vec![budget("errors", "tripped", 18.2)],
+            ..quiet_route().guard.unwrap()
+        }),
         latency: PerSide {
-            legacy: Latency { pairs_p50_ms: Some(12.1), all_p50_at_most_ms: Some(20.0) },
-            new: Latency { pairs_p50_ms: Some(34.6), all_p50_at_most_ms: Some(50.0) },
+            legacy: Latency {
+                pairs_p50_ms: Some(12.1),
+                all_p50_at_most_ms: Some(20.0),
+            },
+            new: Latency {
+                pairs_p50_ms: Some(34.6),
+                all_p50_at_most_ms: Some(50.0),
+            },
         },
     };
-    let checkout = Route { killed_by: vec![flag_kill.clone()], ..quiet_route() };
+    let checkout = Route {
+        killed_by: vec![flag_kill.clone()],
+        ..quiet_route()
+    };
     let reason = |name: &str, detail: &str, remedy: &str| Reason {
         name: name.into(),
         state: State::Degraded,
@@ -160,7 +213,11 @@ fn ugly() -> Status {
     Status {
         readiness: Readiness::of(vec![
             reason("kills_unstored", "told elsewhere", ""),
-            reason("restart_needed", "changes of workers take effect at the next start only", "restart when it suits"),
+            reason(
+                "restart_needed",
+                "changes of workers take effect at the next start only",
+                "restart when it suits",
+            ),
         ]),
         rules: Rules {
             refused: vec!["config/features.yaml:12:5: unknown member `percentge`. did you mean `percentage`?".into()],
@@ -168,7 +225,10 @@ fn ugly() -> Status {
         },
         kills: vec![flag_kill, route_kill],
         routes: vec![whatsapp, checkout],
-        unrouted: Traffic { assigned: PerSide { legacy: 44, new: 0 }, ..Traffic::default() },
+        unrouted: Traffic {
+            assigned: PerSide { legacy: 44, new: 0 },
+            ..Traffic::default()
+        },
         store: Store {
             kills_unstored: 1,
             kills_journaled: 1,
@@ -209,11 +269,18 @@ fn details_tell_one_route_in_full() {
 
 #[test]
 fn colours_are_for_terminals() {
-    assert!(text(&ugly(), Details::All, Paint(true)).starts_with("\u{1b}[1;31m1 kill in force NOT ON DISK"));
+    assert!(text(&ugly(), Details::All, Paint(true)).starts_with("\u{1b}[1;31m1 kill in force NOT IN THE STATE FILE"));
 }
 
 #[test]
 fn shares_are_never_rounded_to_nothing_or_all() {
     let shown = [(0, 9), (1, 100_000), (1, 100), (1, 3), (99_999, 100_000), (9, 9)].map(|(part, all)| share(part, all));
     assert_eq!(shown, ["0 %", "<0.1 %", "1.0 %", "33 %", "99 %", "100 %"]);
+}
+
+#[test]
+fn wire_format_keeps_its_names_and_reads_what_it_writes() {
+    let text = serde_json::to_string_pretty(&ugly()).unwrap();
+    assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), ugly());
+    insta::assert_snapshot!(text);
 }

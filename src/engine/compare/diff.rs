@@ -13,7 +13,8 @@ use super::json::{Kind as Json, Text, Tree, Value};
 use super::number;
 use super::path::{Cursor, Place, Step};
 use super::sample::Sample;
-use super::verdict::{Kind, Report, Severity};
+use super::report::Report;
+use super::verdict::{Kind, Severity};
 
 /// Compares two documents.
 pub(super) fn documents(report: &mut Report<'_>, legacy: &Tree<'_>, new: &Tree<'_>) {

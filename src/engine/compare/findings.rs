@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::aspect::Aspect;
-use super::sample::Form;
+use super::sample::{Form, Sample};
 use super::verdict::{Comparison, Divergence, Verdict};
 use crate::engine::stats::proportions::{ln_mean, ln_mixture_e_value};
 
@@ -212,8 +212,8 @@ impl Cell {
     /// Notes what the values look like.
     fn look(&mut self, found: &Divergence) {
         let forms = (
-            found.legacy.as_ref().map(|legacy| legacy.form()),
-            found.new.as_ref().map(|new| new.form()),
+            found.legacy.as_ref().map(Sample::form),
+            found.new.as_ref().map(Sample::form),
         );
         self.settled |= !matches!(forms, (Some(legacy), Some(new)) if legacy.is_volatile() && new.is_volatile());
         let number = |sample: &super::Sample| {

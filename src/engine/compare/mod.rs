@@ -33,6 +33,7 @@ mod findings;
 mod json;
 mod number;
 mod path;
+mod report;
 mod rules;
 mod sample;
 #[cfg(test)]
@@ -53,7 +54,7 @@ pub use twin::without_noise;
 pub use verdict::{Comparison, Divergence, Kind, Severity, Suppression, Verdict, Why};
 
 use json::{Refusal, Tree};
-use verdict::Report;
+use report::Report;
 
 /// One side's answer.
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +127,7 @@ fn compare_header(report: &mut Report<'_>, name: &HeaderName, legacy: &HeaderMap
         return report.suppress(rule);
     }
     let sample = |headers: &HeaderMap| {
-        let values: Vec<_> = headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
+        let values: Vec<_> = headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
         (!values.is_empty()).then(|| Sample::of_bytes(&values.join(&b", "[..])))
     };
     let severity = report
@@ -142,7 +143,7 @@ fn compare_bodies(report: &mut Report<'_>, legacy: &Answer<'_>, new: &Answer<'_>
     match (legacy.body, new.body) {
         (Body::Bytes(a), Body::Bytes(b)) if a == b => {}
         (Body::Bytes(_), Body::Bytes(_)) if ignored.is_some() => {
-            ignored.into_iter().for_each(|rule| report.suppress(rule))
+            ignored.into_iter().for_each(|rule| report.suppress(rule));
         }
         (Body::Bytes(a), Body::Bytes(b)) if !(is_encoded(legacy.headers) || is_encoded(new.headers)) => {
             compare_plain(report, (a, Media::of(legacy.headers)), (b, Media::of(new.headers)));

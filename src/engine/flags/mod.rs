@@ -7,7 +7,6 @@ pub mod evaluate;
 pub mod model;
 pub mod schedule;
 pub mod subjects;
-pub mod xxh64;
 
 use crate::engine::vocab::Revision;
 

@@ -2,7 +2,8 @@
 //!
 //! Pure. Built once from a denylist or an allowlist, then only read.
 
-use super::xxh64;
+use xxhash_rust::xxh64::xxh64;
+
 use crate::engine::vocab::SUBJECT_LIMIT_BYTES;
 
 /// Bits of a slot that say where in the text an id begins; the other 24 repeat its hash, so that a miss rarely reads text.
@@ -32,7 +33,7 @@ impl SubjectSet {
         let mut slots = vec![0_u64; (ids.len() * 2).next_power_of_two().max(2)].into_boxed_slice();
         let mut count = 0;
         for id in ids.filter(usable) {
-            let hash = xxh64::hash(id.as_bytes(), &[]);
+            let hash = xxh64(id.as_bytes(), 0);
             if let Err(free) = probe(&slots, &text, hash, id) {
                 let tag = hash & !OFFSET_MASK;
                 slots[free] = tag | (text.len() as u64 + 1);
@@ -52,7 +53,7 @@ impl SubjectSet {
     /// Whether `id` is in the set.
     #[must_use]
     pub fn contains(&self, id: &str) -> bool {
-        self.count > 0 && probe(&self.slots, &self.text, xxh64::hash(id.as_bytes(), &[]), id).is_ok()
+        self.count > 0 && probe(&self.slots, &self.text, xxh64(id.as_bytes(), 0), id).is_ok()
     }
 
     /// The number of different ids.

@@ -18,9 +18,8 @@ use std::time::Duration;
 use super::HELD_LIMIT;
 use super::judge::{Mark, Score};
 use super::outcome::Relation;
-use super::status::Evidence;
+use super::evidence::{Evidence, Numbers};
 use super::subjects::{BySubject, Rows};
-use super::trip::Numbers;
 use crate::engine::vocab::SubjectHash;
 
 /// Where the three sums trip.

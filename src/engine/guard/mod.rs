@@ -9,6 +9,7 @@
 
 mod breaker;
 mod budget;
+mod evidence;
 mod fast_path;
 mod judge;
 mod kills;
@@ -22,10 +23,11 @@ mod trip;
 pub use breaker::{Breaker, OPENS_AFTER, PROBE_EVERY};
 pub use budget::{Action, Budget, BudgetError, Metric, Sight, Tolerance};
 pub use kills::{Kill, KillSet, KillTarget, Killed, Rearmed};
+pub use evidence::{Evidence, Numbers};
 pub use outcome::{Failure, Outcome, Relation, Run};
 pub use route::RouteGuard;
-pub use status::{BudgetState, BudgetStatus, Evidence, RouteStatus, Tally};
-pub use trip::{Cause, Detector, Effect, Numbers, Trip, TripLine};
+pub use status::{BudgetState, BudgetStatus, RouteStatus, Tally};
+pub use trip::{Cause, Detector, Effect, Trip, TripLine};
 
 /// How many subjects of one route may be held; one more, and the route is killed instead.
 pub const HELD_LIMIT: usize = 10_000;

@@ -6,25 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::budget::{Action, Metric, Sight, Tolerance};
-use super::trip::Numbers;
+use super::evidence::{Evidence, Numbers};
 use crate::engine::vocab::{Epoch, RouteKey};
-
-/// How near a sum is to its threshold.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Evidence {
-    /// A log-likelihood ratio in natural units, at least 0.
-    pub value: f64,
-    /// Where it trips.
-    pub threshold: f64,
-}
-
-impl Evidence {
-    /// 0 for none, 1 for complete.
-    #[must_use]
-    pub fn share(self) -> f64 {
-        self.value / self.threshold
-    }
-}
 
 /// What was counted on a route since it was last re-armed. Late results are counted in the epoch in which they arrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,33 +10,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::budget::Metric;
-use super::status::Evidence;
+use super::evidence::{Evidence, Numbers};
 use crate::engine::vocab::{Epoch, RouteKey, SubjectHash};
-
-/// What was counted on one channel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Numbers {
-    /// Requests that both sides were meant to handle, and did or failed to.
-    pub pairs: u64,
-    /// Requests that legacy answered because new had failed.
-    pub failovers: u64,
-    /// Of all requests: new did badly.
-    pub new_failed: u64,
-    /// Of all requests: legacy did badly.
-    pub legacy_failed: u64,
-}
-
-impl Numbers {
-    /// What came after `earlier`.
-    pub(super) fn minus(self, earlier: Numbers) -> Numbers {
-        Numbers {
-            pairs: self.pairs.saturating_sub(earlier.pairs),
-            failovers: self.failovers.saturating_sub(earlier.failovers),
-            new_failed: self.new_failed.saturating_sub(earlier.new_failed),
-            legacy_failed: self.legacy_failed.saturating_sub(earlier.legacy_failed),
-        }
-    }
-}
 
 /// Which test found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

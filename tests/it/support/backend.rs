@@ -94,6 +94,8 @@ pub enum Script {
     NeverRead,
     /// Accepts and resets at once.
     ResetOnAccept,
+    /// Resets as soon as anything of a request has arrived.
+    ResetWhenAsked,
     /// Writes these bytes to whoever connects, whatever was asked, then closes.
     Raw(&'static [u8]),
 }
@@ -228,6 +230,11 @@ async fn serve(mut stream: tokio::net::TcpStream, shared: Arc<Shared>, number: u
     match script {
         Script::NeverRead => pending().await,
         Script::ResetOnAccept => {
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            return;
+        }
+        Script::ResetWhenAsked => {
+            let _ = stream.read(&mut [0; 1_024]).await;
             socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
             return;
         }

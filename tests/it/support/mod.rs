@@ -8,6 +8,7 @@ pub mod socket;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,6 +32,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub async fn deadline(what: &str, mut holds: impl FnMut() -> bool) {
     let end = tokio::time::Instant::now() + PATIENCE;
     while !holds() {
+        assert!(tokio::time::Instant::now() < end, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The same for a condition that has to be asked for.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !holds().await {
         assert!(tokio::time::Instant::now() < end, "waited in vain for {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -179,7 +189,7 @@ pub fn indent(text: &str, by: usize) -> String {
 pub struct Sidecar {
     app: Option<App>,
     pub address: SocketAddr,
-    pub admin: SocketAddr,
+    door: Door,
     pub folder: TempDir,
     env: BTreeMap<String, String>,
 }
@@ -188,8 +198,8 @@ impl Sidecar {
     pub fn start_in(folder: TempDir, env: BTreeMap<String, String>) -> Self {
         let options = Options { config: folder.path().join("understudy.yaml"), env: env.clone() };
         let app = app::start(options).unwrap_or_else(|e| panic!("{e}: {e:?}"));
-        let (address, admin) = (app.addresses()[0], app.admin());
-        Self { app: Some(app), address, admin, folder, env }
+        let (address, door) = (app.addresses()[0], Door { admin: app.admin() });
+        Self { app: Some(app), address, door, folder, env }
     }
 
     /// Ends the instance in an orderly way and starts it again over the same files.
@@ -230,7 +240,14 @@ impl Sidecar {
         let reloaded = self.app.as_ref().unwrap().control().reload(&actor).await;
         reloaded.map(|_| ()).map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
+}
 
+/// The operators' door of an instance.
+pub struct Door {
+    pub admin: SocketAddr,
+}
+
+impl Door {
     pub async fn admin(&self, method: Method, path: &str, body: &str) -> Answered {
         let bearer = format!("Bearer {TOKEN}");
         let host = self.admin.to_string();
@@ -253,11 +270,27 @@ impl Sidecar {
         self.admin(Method::POST, &format!("/api/v1/routes/{route}/rearm"), r#"{"reason":"a test"}"#).await
     }
 
+    /// Asks without a token.
+    pub async fn open(&self, path: &str) -> Answered {
+        get(self.admin, path, &[("host", &self.admin.to_string())]).await
+    }
+
+    /// The metrics page.
+    pub async fn metrics(&self) -> String {
+        let page = self.open("/metrics").await;
+        assert_eq!(page.status, 200);
+        page.text().to_owned()
+    }
+
+    /// The answer of `/readyz`.
+    pub async fn readiness(&self) -> serde_json::Value {
+        self.open("/readyz").await.json()
+    }
+
     /// The sum of all samples of a metric whose labels contain all of these texts.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let page = get(self.admin, "/metrics", &[("host", &self.admin.to_string())]).await;
-        assert_eq!(page.status, 200);
-        let samples = page.text().lines().filter(|line| {
+        let page = self.metrics().await;
+        let samples = page.lines().filter(|line| {
             let rest = line.strip_prefix(name);
             rest.is_some_and(|rest| rest.starts_with([' ', '{'])) && labels.iter().all(|label| line.contains(label))
         });
@@ -266,15 +299,32 @@ impl Sidecar {
 
     /// Waits until a metric has at least this value.
     pub async fn wait_for_metric(&self, name: &str, labels: &[&str], at_least: f64) {
+        self.wait_until(name, labels, |value| value >= at_least).await;
+    }
+
+    /// Waits until a gauge has come back to zero.
+    pub async fn wait_for_zero(&self, name: &str, labels: &[&str]) {
+        self.wait_until(name, labels, |value| value == 0.0).await;
+    }
+
+    async fn wait_until(&self, name: &str, labels: &[&str], holds: impl Fn(f64) -> bool) {
         let end = tokio::time::Instant::now() + PATIENCE;
         loop {
             let value = self.metric(name, labels).await;
-            if value >= at_least {
+            if holds(value) {
                 return;
             }
-            assert!(tokio::time::Instant::now() < end, "{name}{labels:?} is {value}, not {at_least}");
+            assert!(tokio::time::Instant::now() < end, "{name}{labels:?} is still {value}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+impl Deref for Sidecar {
+    type Target = Door;
+
+    fn deref(&self) -> &Door {
+        &self.door
     }
 }
 

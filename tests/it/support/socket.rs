@@ -85,10 +85,8 @@ impl Socket {
 
     // False at the end of the stream, however it ended.
     async fn read_more(&mut self) -> bool {
-        let mut some = [0; 64 * 1_024];
-        let read = within("more bytes", self.stream.read(&mut some)).await.unwrap_or(0);
-        self.arrived.extend_from_slice(&some[..read]);
-        read > 0
+        self.arrived.reserve(64 * 1_024);
+        within("more bytes", self.stream.read_buf(&mut self.arrived)).await.unwrap_or(0) > 0
     }
 
     /// The next `n` bytes.
