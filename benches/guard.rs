@@ -77,7 +77,7 @@ fn kills(c: &mut Criterion) {
         });
     });
     c.bench_function("kills/clone/10000_held", |bencher| {
-        bencher.iter(|| black_box(kills.clone()))
+        bencher.iter(|| black_box(kills.clone()));
     });
 }
 

@@ -211,7 +211,8 @@ impl Remote {
         if method != Method::GET {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        if let Some(Secret(token)) = &self.token {
+        // An empty variable is how a shell unsets one.
+        if let Some(Secret(token)) = self.token.as_ref().filter(|token| token.0 != "Bearer ") {
             request = request.header(AUTHORIZATION, token);
         }
         let request = request.body(Full::new(body)).map_err(|_| self.strange())?;

@@ -1,6 +1,6 @@
 //! What verbs share when they write to a terminal: colours, plain texts, numbers and spans for people.
 //!
-//! Pure but for [`print`] and [`Paint::for_stdout`]. Whatever came from elsewhere (reasons, names, errors) passes
+//! Pure but for [`print()`] and [`Paint::for_stdout`]. Whatever came from elsewhere (reasons, names, errors) passes
 //! [`plain`] before it is shown, so that nobody steers a terminal by the reason of a kill.
 
 use std::fmt::Write as _;

@@ -249,7 +249,7 @@ impl Stage<'_> {
         self.note(
             tale,
             Promise::Percent,
-            counts.map(|counts| format!("{} shoppers", counts.join(", "))),
+            counts.map(|counts| format!("shoppers: {}", counts.join(", "))),
         );
         Ok(())
     }
@@ -416,7 +416,7 @@ impl Stage<'_> {
         }
         match by_new {
             0 => Err("new served nobody".to_owned()),
-            n => Ok(format!("{n} of {} requests, {} shoppers", sent.len(), shoppers.len())),
+            n => Ok(format!("{n} of {} requests, shoppers: {}", sent.len(), shoppers.len())),
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::engine::guard::{Failure, Run};
 use crate::engine::vocab::Side;
 use crate::live::budget::Hold;
 use crate::live::intake::KeptAnswer;
-use crate::live::tally::{NotCompared, RunFailure};
+use crate::live::tally::RunFailure;
 
 /// The body of an answer to a client.
 #[derive(Debug)]
@@ -151,13 +151,7 @@ impl Watch {
             pair.failed_over(run);
             return;
         }
-        let answer = keep.filter(|_| end == End::Complete).and_then(|keep| {
-            let kept = keep.finish(status.as_u16());
-            if kept.is_none() {
-                tally.not_compared.add(NotCompared::Memory);
-            }
-            kept
-        });
+        let answer = keep.filter(|_| end == End::Complete).and_then(|keep| keep.finish(status.as_u16()));
         pair.served(run, answer);
     }
 }

@@ -111,11 +111,13 @@ pub(super) async fn serve(
     Answered { side: Side::Legacy, failover: true, reply }
 }
 
+type Left = fn(&Pair);
+
 /// Tells the exchange that its client left, should the wait for an answer be dropped.
-struct Waiting<'a>(Option<(&'a Pair, fn(&Pair))>);
+struct Waiting<'a>(Option<(&'a Pair, Left)>);
 
 impl<'a> Waiting<'a> {
-    fn new(pair: &'a Pair, left: fn(&Pair)) -> Self {
+    fn new(pair: &'a Pair, left: Left) -> Self {
         Self(Some((pair, left)))
     }
 

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::engine::guard::{Outcome, Run};
+use crate::engine::guard::{Outcome, Relation, Run};
 use crate::engine::pairing::{Closed, Pairing, Ran};
 use crate::engine::vocab::{Epoch, ExchangeId, Side, SubjectHash};
 use crate::live::Live;
@@ -171,8 +171,12 @@ impl Pair {
         }
         let answers = (legacy.and_then(|ran| ran.answer), new.and_then(|ran| ran.answer));
         let (Some(legacy), Some(new)) = answers else {
-            if outcome.legacy.is_some() && outcome.new.is_some() {
-                self.route.tally(self.shard).not_compared.add(NotCompared::RunFailed);
+            if let (Some(legacy), Some(new)) = (outcome.legacy, outcome.new) {
+                // A run that ended well kept its answer, unless there was no memory for it.
+                let ended_well = |run: Run| run.failure.is_none() && !run.cancelled;
+                let whole = closed.relation == Relation::Pair && ended_well(legacy) && ended_well(new);
+                let why = if whole { NotCompared::Memory } else { NotCompared::RunFailed };
+                self.route.tally(self.shard).not_compared.add(why);
             }
             return;
         };

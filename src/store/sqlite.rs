@@ -104,13 +104,13 @@ impl FileId {
 impl Database {
     /// Opens the file, or makes it where there is none, and reads it.
     ///
-    /// `witness` is the secret that the journal names: there is a journal, so there was a state file.
+    /// `written_before`: there is a journal, so there was a state file.
     ///
     /// # Errors
     /// [`Unreadable`] for whatever is not a sound state file of this version; it is left as it is.
-    pub(super) fn open(path: &Path, busy: Duration, witness: Option<HashKey>) -> Result<(Self, Found), Unreadable> {
-        let id = ensure_file(path, witness.is_some())?;
-        let (connection, found) = open_checked(path, busy, witness).map_err(|error| match error {
+    pub(super) fn open(path: &Path, busy: Duration, written_before: bool) -> Result<(Self, Found), Unreadable> {
+        let id = ensure_file(path, written_before)?;
+        let (connection, found) = open_checked(path, busy, written_before).map_err(|error| match error {
             OpenError::Sqlite(error) => Unreadable::new(path, error.to_string(), remedy(&error)),
             OpenError::Unsound(unreadable) => unreadable,
         })?;
@@ -340,12 +340,17 @@ fn ensure_file(path: &Path, written_before: bool) -> Result<FileId, Unreadable> 
         Ok(meta) if meta.len() == 0 && written_before => Err(Unreadable::new(
             path,
             "has lost its content",
-            "restore it from a backup, or delete it to start without it",
+            "restore it from a backup, or move it and its journal (`.kills`) away to start without it",
         )),
         Ok(meta) => Ok(FileId::of(&meta)),
         Err(error) if error.kind() == ErrorKind::NotFound => {
+            // What it knew was killed may not be in the journal: nobody knows, so nothing may be served by new.
             if written_before {
-                tracing::warn!(path = %path.display(), "the state file is gone; starting with what its kill journal holds");
+                return Err(Unreadable::new(
+                    path,
+                    "is gone, though its kill journal is here",
+                    "restore it from a backup, or move the journal (`.kills`) away too to start without it",
+                ));
             }
             // SQLite gives its side files the mode of this one.
             let made = OpenOptions::new()
@@ -369,7 +374,7 @@ pub(super) fn sync_folder(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn open_checked(path: &Path, busy: Duration, witness: Option<HashKey>) -> Result<(Connection, Found), OpenError> {
+fn open_checked(path: &Path, busy: Duration, written_before: bool) -> Result<(Connection, Found), OpenError> {
     let unsound = |what: &str, remedy| OpenError::Unsound(Unreadable::new(path, what, remedy));
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
@@ -382,6 +387,12 @@ fn open_checked(path: &Path, busy: Duration, witness: Option<HashKey>) -> Result
     let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let tables: u32 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let empty = (application, version, tables) == (0, 0, 0);
+    if empty && written_before {
+        return Err(unsound(
+            "has lost its content",
+            "restore it from a backup, or move it and its journal (`.kills`) away to start without it",
+        ));
+    }
     if !empty && application != APPLICATION_ID {
         return Err(unsound(
             "is a database of another program",
@@ -410,7 +421,7 @@ fn open_checked(path: &Path, busy: Duration, witness: Option<HashKey>) -> Result
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "trusted_schema", false)?;
     if empty {
-        create(&mut connection, &witness.unwrap_or_else(random_key))?;
+        create(&mut connection, &random_key())?;
     }
     for table in CHECKED {
         let mut findings = Vec::new();

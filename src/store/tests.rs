@@ -10,7 +10,7 @@ use super::*;
 use crate::engine::flags::Threshold;
 use crate::engine::flags::schedule::Ramp;
 use crate::engine::guard::KillTarget;
-use crate::engine::vocab::{FlagKey, SubjectHash};
+use crate::engine::vocab::FlagKey;
 use crate::telemetry::clock;
 
 /// Long enough for any machine; nothing waits for it that goes well.
@@ -278,24 +278,34 @@ async fn ten_thousand_holds_are_stored_and_a_kill_among_them() {
 }
 
 #[tokio::test]
-async fn deleted_state_file_is_a_new_start_with_what_the_journal_holds() {
+async fn state_file_that_is_gone_beside_its_journal_is_told_and_comes_back_with_all_it_knew() {
     let folder = Folder::new();
-    let Opened { store, hash_key, .. } = opened(&folder);
+    let store = opened(&folder).store;
     store.keep_kill(kill(flag("f"), 0)).within(AMPLE).await.unwrap();
-    let held = subject("b", SubjectHash::of(&hash_key, "33639980123").0);
-    let stalled = Stalled::new(&folder);
-    let _ = store.keep_kill(kill(held.clone(), 0));
+    assert!(store.close(AMPLE).await);
+    let aside = folder.state().with_extension("aside");
+    std::fs::rename(folder.state(), &aside).unwrap();
+
+    let Opened { store, unreadable, .. } = open(&folder.state(), timing());
+    assert!(unreadable.expect("told").what.contains("gone"));
+    let _ = store.keep_kill(kill(route("a"), 0));
     healthy(&store, |health| health.journaled_kills == 1).await;
     assert!(store.close(AMPLE).await);
-    drop(stalled);
-    std::fs::remove_file(folder.state()).unwrap();
+    assert!(!folder.state().exists(), "what was lost is not made anew");
 
-    let again = opened(&folder);
-    assert_eq!(killed(&again.kills), [held]);
-    assert_eq!(
-        again.hash_key.0, hash_key.0,
-        "or the held subject would not be recognised"
-    );
+    std::fs::rename(&aside, folder.state()).unwrap();
+    assert_eq!(killed(&opened(&folder).kills), [flag("f"), route("a")]);
+}
+
+#[tokio::test]
+async fn without_either_file_it_is_a_first_start() {
+    let folder = Folder::new();
+    let store = opened(&folder).store;
+    store.keep_kill(kill(flag("f"), 0)).within(AMPLE).await.unwrap();
+    assert!(store.close(AMPLE).await);
+    std::fs::remove_file(folder.state()).unwrap();
+    std::fs::remove_file(journal::Journal::path_for(&folder.state())).unwrap();
+    assert_eq!(killed(&opened(&folder).kills), []);
 }
 
 #[tokio::test]

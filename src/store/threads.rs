@@ -48,7 +48,7 @@ pub fn open(path: &Path, timing: Timing) -> Opened {
     // Half of the time, so that a journal that does not answer leaves some for the state file.
     let (journaled, door) = start_journal(&shared, &journal_path, begun + timing.open / 2);
     let witness = journaled.as_ref().ok().and_then(|journaled| journaled.hash_key);
-    let database = start_database(&shared, &path, witness, begun + timing.open);
+    let database = start_database(&shared, &path, witness.is_some(), begun + timing.open);
     let (found, database_error) = match database {
         Ok(found) => (found, None),
         Err(error) => {
@@ -110,13 +110,13 @@ fn start_journal(shared: &Arc<Shared>, path: &Path, deadline: Duration) -> (Resu
 fn start_database(
     shared: &Arc<Shared>,
     path: &Path,
-    witness: Option<HashKey>,
+    written_before: bool,
     deadline: Duration,
 ) -> Result<sqlite::Found, Unreadable> {
     let (tell, told) = sync_channel(1);
     let (its_shared, its_path) = (Arc::clone(shared), path.to_owned());
     start("understudy-store", path, move || {
-        keep_database(&its_shared, &its_path, witness, &tell);
+        keep_database(&its_shared, &its_path, written_before, &tell);
     })?;
     wait(&told, path, deadline)
 }
@@ -171,11 +171,11 @@ impl Drop for Alive<'_> {
 fn keep_database(
     shared: &Shared,
     path: &Path,
-    witness: Option<HashKey>,
+    written_before: bool,
     tell: &SyncSender<Result<sqlite::Found, Unreadable>>,
 ) {
     let _alive = Alive::new(shared);
-    let database = match Database::open(path, shared.timing.busy, witness) {
+    let database = match Database::open(path, shared.timing.busy, written_before) {
         Ok((database, found)) => {
             // Nobody waits any more: the start went on without us, and what it said about us holds.
             if tell.send(Ok(found)).is_err() {

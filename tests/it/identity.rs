@@ -129,6 +129,32 @@ async fn a_mixed_body_goes_to_legacy_unless_everybody_in_it_belongs_to_new() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c20_every_payload_is_for_exactly_the_tenant_it_lists() {
+    const BY_TENANT: &str = r#"
+  - name: whatsapp
+    match: { path: /webhooks/whatsapp }
+    identity: [ { header: x-nobody-sends-this } ]
+    tenant: [ { json: /entry/*/changes/*/value/metadata/phone_number_id } ]
+    without_identity: tenant
+    flag: NEW_SHOP
+"#;
+    let (legacy, new) = backends().await;
+    let tenant = "700800900100200".to_owned();
+    let sidecar = Plan::new(&legacy, &new)
+        .routes(BY_TENANT)
+        .features(&allow(&[&tenant]))
+        .start();
+    let cases = Case::all().into_iter().filter(|case| case.sender == "meta-whatsapp");
+    let (of_tenant, others): (Vec<Case>, Vec<Case>) = cases.partition(|case| case.tenant == Some(tenant.clone()));
+    assert!(of_tenant.len() > 10 && !others.is_empty());
+    for (cases, expected) in [(of_tenant, "new"), (others, "legacy")] {
+        for case in cases {
+            assert_eq!(case.send(sidecar.address).await.text(), expected, "{}", case.id);
+        }
+    }
+}
+
 fn business_event() -> Case {
     let mut case = Case::load("wa-text");
     let body = std::str::from_utf8(&case.body)

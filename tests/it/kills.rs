@@ -191,8 +191,11 @@ async fn an_unreadable_state_means_legacy_only_and_is_loud() {
     let ready = get(sidecar.admin, "/readyz", &[("host", &sidecar.admin.to_string())]).await;
     assert!(ready.text().contains("state"), "{}", ready.text());
     assert_eq!(std::fs::read(&path).unwrap(), b"this is no database, it is a letter", "the file is evidence");
-    // Deleted, it is a fresh start.
+    // Deleted, it is just as unknown: its journal tells that there was one. Without either it is a first start.
     let sidecar = sidecar.restart_after(|| std::fs::remove_file(&path).unwrap()).await;
+    assert_eq!(side(&sidecar).await, "legacy");
+    let journal = path.with_extension("db.kills");
+    let sidecar = sidecar.restart_after(|| std::fs::remove_file(&journal).unwrap()).await;
     assert_eq!(side(&sidecar).await, "new");
 }
 

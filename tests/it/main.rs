@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::disallowed_methods, reason = "tests wait, spawn and read clocks as their clients do")]
 
 mod compare;
+mod body;
 mod drain;
 mod failover;
 mod faults;

@@ -79,7 +79,7 @@ pub struct Policy {
     pub sample: Threshold,
     /// `shadow/` and the route's key: follows the subject in the sampling hash.
     pub sample_name: Box<str>,
-    /// What each backend takes, by [`Side::index`].
+    /// What each backend takes, by [`Side::index`](crate::engine::vocab::Side::index).
     pub copies: [Copies; 2],
 }
 

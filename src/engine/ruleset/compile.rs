@@ -60,7 +60,7 @@ pub struct Input<'a> {
     pub variables: &'a BTreeMap<String, String>,
     /// The routes, in the order of the configuration.
     pub routes: Vec<RouteSpec>,
-    /// What each backend takes, by [`Side::index`].
+    /// What each backend takes, by [`Side::index`](crate::engine::vocab::Side::index).
     pub copies: [Copies; 2],
     /// The wall clock, in milliseconds since 1970: for warnings about what is over.
     pub now_ms: i64,

@@ -143,7 +143,7 @@ fn damage_is_refused_and_left_as_it_is() {
                     .open(path(folder))
                     .unwrap()
                     .set_len(100)
-                    .unwrap()
+                    .unwrap();
             },
             "head",
         ),

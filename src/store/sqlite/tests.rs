@@ -6,7 +6,7 @@ use super::*;
 const BUSY: Duration = Duration::from_millis(10);
 
 fn open(folder: &Folder) -> (Database, Found) {
-    Database::open(&folder.state(), BUSY, None).expect("a sound state file")
+    Database::open(&folder.state(), BUSY, false).expect("a sound state file")
 }
 
 /// A state file with a kill in it, closed.
@@ -121,7 +121,7 @@ fn unsound_file_is_refused_and_left_as_it_is() {
         let folder = written();
         harm(&folder.state());
         let before = fs::read(folder.state()).unwrap();
-        let error = Database::open(&folder.state(), BUSY, None).map(drop).expect_err(name);
+        let error = Database::open(&folder.state(), BUSY, false).map(drop).expect_err(name);
         assert!(error.to_string().contains(says), "{name}: {error}");
         assert!(
             fs::read(folder.state()).unwrap() == before,
@@ -156,7 +156,7 @@ fn damage_that_reading_does_not_show_is_seen_at_the_start() {
     let at = table.windows(7).position(|text| text == b"flag:a1").unwrap();
     table[at + 5] = b'z';
     fs::write(folder.state(), bytes).unwrap();
-    let error = Database::open(&folder.state(), BUSY, None)
+    let error = Database::open(&folder.state(), BUSY, false)
         .map(drop)
         .expect_err("damage");
     assert!(error.to_string().contains("is damaged"), "{error}");
@@ -166,7 +166,7 @@ fn damage_that_reading_does_not_show_is_seen_at_the_start() {
 fn what_is_no_file_is_refused() {
     let folder = Folder::new();
     let refused = |path: &Path| {
-        Database::open(path, BUSY, None)
+        Database::open(path, BUSY, false)
             .map(drop)
             .expect_err("refused")
             .to_string()
@@ -179,18 +179,11 @@ fn what_is_no_file_is_refused() {
 fn empty_file_is_new_unless_a_journal_says_otherwise() {
     let folder = Folder::new();
     fs::write(folder.state(), "").unwrap();
-    let error = Database::open(&folder.state(), BUSY, Some(HashKey([7; 16])))
+    let error = Database::open(&folder.state(), BUSY, true)
         .map(drop)
         .expect_err("refused");
     assert!(error.to_string().contains("has lost its content"), "{error}");
     open(&folder);
-}
-
-#[test]
-fn new_file_takes_the_secret_that_the_journal_names() {
-    let folder = Folder::new();
-    let (_, found) = Database::open(&folder.state(), BUSY, Some(HashKey([7; 16]))).unwrap();
-    assert_eq!(found.hash_key.0, [7; 16]);
 }
 
 #[test]

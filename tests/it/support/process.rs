@@ -124,6 +124,10 @@ impl Instance {
         instance
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.as_ref().unwrap().path()
     }

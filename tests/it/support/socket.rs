@@ -97,6 +97,21 @@ impl Socket {
         self.arrived.drain(..n).collect()
     }
 
+    /// Reads as many bytes as these, without keeping them; tells whether they were the same.
+    pub async fn is_next(&mut self, expected: &[u8]) -> bool {
+        let (mut at, mut same) = (0, true);
+        while at < expected.len() {
+            if self.arrived.is_empty() && !self.read_more().await {
+                return false;
+            }
+            let taken = self.arrived.len().min(expected.len() - at);
+            same &= self.arrived[..taken] == expected[at..at + taken];
+            self.arrived.drain(..taken);
+            at += taken;
+        }
+        same
+    }
+
     /// Whatever comes until the other side closes.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.read_more().await {}
@@ -178,6 +193,15 @@ pub struct Listener {
 impl Listener {
     pub async fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self { address: listener.local_addr().unwrap(), listener }
+    }
+
+    /// One whose kernel takes little that the test does not read.
+    pub fn open_with_small_window() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(32 * 1_024).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1_024).unwrap();
         Self { address: listener.local_addr().unwrap(), listener }
     }
 
