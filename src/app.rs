@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin;
@@ -36,6 +37,9 @@ use crate::telemetry::{clock, exporter, spawn};
 
 /// Ready events that a worker handles before it looks for new ones: peers are woken once per batch, not per event.
 const EVENT_INTERVAL: u32 = 512;
+
+/// The number of the signal that a write beyond the file-size limit raises, on every Linux but MIPS.
+const SIGXFSZ: i32 = 25;
 
 /// How long the parts behind the data plane may take to end.
 const GRACE: Duration = Duration::from_secs(3);
@@ -109,6 +113,7 @@ pub fn start(options: Options) -> Result<App, StartError> {
     // read twice.
     let none = Before { revision: Revision(1), rules: None, marks: &[], now_ms: clock::unix_ms() };
     let state_path = source.read(none).0.map_err(StartError::Problems)?.config.state_path;
+    let background = background().map_err(StartError::Thread)?;
     let opened = store::open(&state_path, store::Timing::default());
     let marks: Vec<StoredMark> = opened.ramps.iter().map(|mark| StoredMark {
         flag: mark.flag.clone(),
@@ -136,12 +141,6 @@ pub fn start(options: Options) -> Result<App, StartError> {
     live.health.change_rules(|state| state.warnings = warnings.iter().map(ToString::to_string).collect());
     publish::publish(&live, &config, rules);
 
-    let background = Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("understudy-control")
-        .enable_all()
-        .build()
-        .map_err(StartError::Thread)?;
     let (drain, draining) = watch::channel(false);
     let parts = Parts {
         live: Arc::clone(&live),
@@ -230,6 +229,20 @@ impl App {
         }
         tracing::info!("stopped");
     }
+}
+
+/// The control plane's runtime, made before anything is written to the disk.
+fn background() -> std::io::Result<Runtime> {
+    let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("understudy-control").enable_all().build()?;
+    let _entered = runtime.enter();
+    // A file-size limit is a full disk by another name, and would end the process where a full disk is an error. The
+    // signal stays caught once somebody has listened for it.
+    drop(signal(SignalKind::from_raw(SIGXFSZ)));
+    // One descriptor for each client and one for its backend: the limit that shells hand out is for shells.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "the limit on open files could not be raised to what is allowed");
+    }
+    Ok(runtime)
 }
 
 fn join_within(threads: Vec<JoinHandle<()>>, limit: Duration) {
@@ -378,6 +391,7 @@ async fn upkeep(live: Arc<Live>) {
     loop {
         interval.tick().await;
         live.exporter.upkeep();
+        live.recent.look(&live, clock::unix_ms());
     }
 }
 

@@ -194,17 +194,21 @@ async fn kill(room: &Room, may: &May<room::Kill>, target: KillTarget, ask: KillR
     if !acknowledged.changed {
         warnings.push("it was killed already; the first reason stands".to_owned());
     }
+    let health = room.control.store_health();
+    let journaled = acknowledged.stored || health.journaled_kills == health.unstored_kills;
     if !acknowledged.stored {
-        let health = room.control.store_health();
-        warnings.push(if health.journaled_kills == health.unstored_kills {
+        warnings.push(if journaled {
             "the state file did not take it; the kill journal has it, which a restart reads too".to_owned()
         } else {
-            "it is not on disk yet, which is tried until it is; a restart before that loses it".to_owned()
+            "neither the state file nor the kill journal has it yet, which is tried until one does; a restart before that \
+             loses it"
+                .to_owned()
         });
     }
     Ok(Answer(Killed {
         in_force: true,
         stored: acknowledged.stored,
+        journaled,
         changed: acknowledged.changed,
         epoch: acknowledged.epoch.0,
         target: status::target(&acknowledged.target),
@@ -234,6 +238,14 @@ async fn rearm(room: &Room, may: &May<Rearm>, target: KillTarget, ask: RearmRequ
         .rearm(target.clone(), &reason, &may.actor)
         .await
         .map_err(|error| match error {
+            RearmError::KilledMeanwhile => {
+                let remedy = "ask whoever killed it, then re-arm it again";
+                Refusal::new(Fault::KilledMeanwhile, error.to_string(), remedy)
+            }
+            RearmError::NotKilled if matches!(target, KillTarget::Subject(..)) => {
+                let remedy = "`understudy status --details` names the subjects that are held";
+                Refusal::new(Fault::NotKilled, format!("{target} is not held"), remedy)
+            }
             RearmError::NotKilled => {
                 let remedy = "something else may keep it on legacy: `understudy status` names it";
                 Refusal::new(Fault::NotKilled, format!("{target} is not killed"), remedy)
@@ -256,7 +268,8 @@ async fn rearm(room: &Room, may: &May<Rearm>, target: KillTarget, ask: RearmRequ
 fn reason(given: Option<String>, default: Option<&str>) -> Result<(String, Vec<String>), Refusal> {
     let given = given.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
     let Some(given) = given.or_else(|| default.map(str::to_owned)) else {
-        let remedy = "send `{\"reason\": \"...\"}`: whoever finds it killed has to know why";
+        let remedy =
+            "give `--reason TEXT`, in the API `{\"reason\": \"...\"}`: whoever finds it killed has to know why";
         return Err(Refusal::new(Fault::BadRequest, "there is no reason", remedy));
     };
     match given.char_indices().nth(REASON_CHARS) {
@@ -289,7 +302,7 @@ fn unknown(name: &str, kind: Option<Kind>, error: NameError) -> Refusal {
             let detail = format!("no {what} is named {quoted}");
             let remedy = match near.first() {
                 Some(near) => format!("did you mean {}?", quote(near)),
-                None => "`understudy status` lists the names".to_owned(),
+                None => "`understudy status` lists the routes, the flag file the flags".to_owned(),
             };
             Refusal::new(Fault::UnknownName, detail, remedy).near(near)
         }

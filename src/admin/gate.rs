@@ -115,7 +115,8 @@ impl Gate {
                     "no token is configured: make one with `understudy token new --role operator`, put the entry that it \
                      prints into the file that `admin.tokens_file` names, and restart"
                 } else {
-                    "send `authorization: Bearer TOKEN`, on the command line by --token or UNDERSTUDY_TOKEN"
+                    "send `authorization: Bearer TOKEN`, on the command line by --token or UNDERSTUDY_TOKEN; one that was added to the \
+                     tokens file since the start counts after a restart"
                 };
                 Err(self.count(Refusal::new(Fault::Unauthorized, detail, remedy), peer, now))
             }

@@ -2,8 +2,8 @@
 //!
 //! In: a bound socket and a [`Door`]. Out: answers. Here is what holds for every request whatever its path: how long it may
 //! take, whose host it may name, what an answer never carries, and that refused attempts are audited. Connections are
-//! bounded; beyond the bound they wait in the operating system's queue, and idle ones are closed soon enough that a kill
-//! gets its turn.
+//! bounded; beyond the bound they wait in the operating system's queue, and idle ones, and those that do not read, are
+//! closed soon enough that a kill gets its turn.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -41,6 +41,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For a request with its body, and the answer: a kill that waits for a stalled disk takes two seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// From the beginning of a request to that of the next. Whoever takes longer does not read the answer, and would keep
+/// others from the door for as long as it likes.
+const TURN_TIMEOUT: Duration = REQUEST_TIMEOUT.saturating_add(HEADER_TIMEOUT);
 
 /// The longest header section.
 const HEADER_BYTES: usize = 32 * 1024;
@@ -119,7 +123,9 @@ struct Desk {
 async fn connection(stream: TcpStream, peer: SocketAddr, desk: Desk, _slot: OwnedSemaphorePermit) {
     // Answers are small and somebody waits for them; that this may fail is no reason to refuse them.
     let _ = stream.set_nodelay(true);
+    let (turn, mut turns) = watch::channel(());
     let service = service_fn(|request| {
+        turn.send_replace(());
         let desk = desk.clone();
         async move { Ok::<_, Infallible>(desk.answer(request, peer).await) }
     });
@@ -127,10 +133,15 @@ async fn connection(stream: TcpStream, peer: SocketAddr, desk: Desk, _slot: Owne
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, %peer, "an admin connection ended early");
+        // Who asks many things at once and reads no answer would hold a slot for long; nobody here asks in a hurry.
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    let stalled = async { while let Ok(Ok(())) = tokio::time::timeout(TURN_TIMEOUT, turns.changed()).await {} };
+    tokio::select! {
+        served = served => if let Err(error) = served {
+            tracing::debug!(%error, %peer, "an admin connection ended early");
+        },
+        () = stalled => tracing::debug!(%peer, "an admin client does not read its answers"),
     }
 }
 

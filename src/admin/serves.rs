@@ -4,15 +4,15 @@
 //! percentage that would decide for somebody. A share of subjects is not a share of requests; what was really served stands
 //! in the counters.
 
-use super::dto::Serves;
-use crate::engine::decide::{Ask, KillBits};
+use super::dto::{KILL_SWITCH, Serves};
+use crate::engine::decide::{Ask, KillBits, WhenKilled};
 use crate::engine::flags::model::Percent;
 use crate::engine::flags::subjects::SubjectSet;
 use crate::engine::flags::{Asked, Evaluation, Flag, Threshold, evaluate};
 use crate::engine::ruleset::env::SYSTEM;
 use crate::engine::ruleset::route::Switch;
 use crate::engine::ruleset::{Route, Ruleset};
-use crate::engine::vocab::Reason;
+use crate::engine::vocab::{Reason, Side};
 
 /// Whom a route's flag chooses.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,14 +58,18 @@ pub(super) fn serves(rules: &Ruleset, route: &Route, kills: KillBits, unix_ms: i
     let own = ask.flag(route.policy.flag);
     let shadow_mode = ask.shadow_mode(route);
     let choice = match (ask.killed(), shadow_mode) {
-        (Some(why), _) => Choice::legacy(why),
+        (Some(why), "on") if ask.goes_on(route) && own.by != "legacy" => {
+            Choice::legacy(format!("{why}; copied: {}", own.why))
+        }
+        (Some(why), "on") => Choice::legacy(why),
+        (Some(why), _) => ask.copied(route, Choice::legacy(why)),
         (None, "on") => Choice::legacy(format!("shadow mode; copied: {}", own.why)),
         (None, "some") => Choice {
             why: format!("{}; some in shadow mode", own.why),
             percent: None,
             ..own
         },
-        (None, _) => own,
+        (None, _) => ask.copied(route, own),
     };
     let flag = match &route.spec.flag {
         Switch::Flag(key, _) => Some(key.to_string()),
@@ -124,6 +128,9 @@ impl Walk<'_> {
             return Choice::legacy(Reason::FlagNotFound.as_str());
         };
         let answer = self.for_nobody(flag, false);
+        if answer.reason == Reason::Killed {
+            return Choice::legacy(KILL_SWITCH);
+        }
         if answer.reason != Reason::IdentityUnknown {
             return Choice::all(answer.enabled, answer.reason.as_str());
         }
@@ -167,6 +174,48 @@ impl Walk<'_> {
             Threshold::NONE => Choice::legacy(why),
             Threshold::ALL if denied == 0 => Choice::new(why),
             _ => Choice::both(why, Some(share)),
+        }
+    }
+
+    /// Whether the kills in force let copies go on.
+    fn goes_on(&self, route: &Route) -> bool {
+        let none = self.kills.has(KillBits::EVERYTHING) || self.kills.has(KillBits::NO_STATE);
+        let stopped = self.kills.has(KillBits::ROUTE) && route.policy.when_killed == WhenKilled::Stop;
+        !none && !stopped
+    }
+
+    /// The choice, and beside it who is copied to the other side outside shadow mode.
+    fn copied(&self, route: &Route, choice: Choice) -> Choice {
+        let policy = &route.policy;
+        let taken = |side: Side| {
+            let copies = policy.copies[side.index()];
+            policy.methods.iter().any(|method| copies.take(method))
+        };
+        let by = |ask: Ask, killed: KillBits| match ask {
+            _ if self.kills.has(killed) => "legacy",
+            ask => self.flag(ask).by,
+        };
+        let wanted = [
+            by(policy.shadow, KillBits::SHADOW),
+            by(policy.dual_run, KillBits::DUAL_RUN),
+        ];
+        let whose = match (choice.by, taken(Side::New), taken(Side::Legacy)) {
+            ("legacy", true, _) | ("new", _, true) | (_, true, true) => "",
+            ("both", true, false) => " of legacy's",
+            ("both", false, true) => " of new's",
+            _ => return choice,
+        };
+        let all = policy.sample == Threshold::ALL && wanted.contains(&"new");
+        let some = policy.sample != Threshold::NONE && wanted.iter().any(|by| *by != "legacy");
+        let part = match (all, some) {
+            _ if !self.goes_on(route) => return choice,
+            (true, _) => "all",
+            (false, true) => "some",
+            (false, false) => return choice,
+        };
+        Choice {
+            why: format!("{}; {part}{whose} copied", choice.why),
+            ..choice
         }
     }
 

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::dto::{
-    self, Budget, Compared, Copied, Counts, Evidence, Guard, Held, Kill, Latency, PerSide, PlaceCount, Process, Route,
-    Rules, Status, Store, Target, TargetKind, Traffic,
+    self, Budget, Compared, Copied, Counts, Evidence, Guard, Held, Kill, Last, Latency, PerSide, PlaceCount, Process,
+    Route, Rules, Status, Store, Target, TargetKind, Traffic,
 };
 use super::readiness::{self, Facts};
 use super::room::Room;
@@ -56,6 +56,7 @@ pub(super) fn status(room: &Room) -> Status {
     let facts = facts(room);
     let snapshot = live.snapshot();
     let unix_ms = now().unix_ms;
+    live.recent.look(live, unix_ms);
     let kills = live.kills.read(|kills| {
         kills
             .killed()
@@ -164,7 +165,9 @@ fn routes(live: &Live, snapshot: &Snapshot, unix_ms: i64) -> Vec<Route> {
     let one = |route: &LiveRoute| {
         let rules = snapshot.rules.route(route.index?);
         let shards = shards(live, &route.key);
-        let guard = guards.get(&route.key);
+        let epoch = route.word.epoch();
+        let guard = guards.get(&route.key).map(|guard| guard.clone().within(epoch));
+        let guard = guard.as_ref();
         let (killed_by, held) = live.kills.read(|kills| {
             let all = [
                 Some(KillTarget::All),
@@ -194,7 +197,7 @@ fn routes(live: &Live, snapshot: &Snapshot, unix_ms: i64) -> Vec<Route> {
             name: route.key.to_string(),
             path: rules.spec.matcher.path.clone(),
             serves: serves(&snapshot.rules, rules, route.word.bits(), unix_ms),
-            epoch: route.word.epoch().0,
+            epoch: epoch.0,
             killed_by,
             held,
             traffic: traffic(&shards),
@@ -204,9 +207,21 @@ fn routes(live: &Live, snapshot: &Snapshot, unix_ms: i64) -> Vec<Route> {
                 legacy: latency(guard.and_then(|guard| guard.legacy_p50), &shards, Side::Legacy),
                 new: latency(guard.and_then(|guard| guard.new_p50), &shards, Side::New),
             },
+            last: last(live.recent.of(&route.key)),
         })
     };
     snapshot.routes.iter().filter_map(|route| one(route)).collect()
+}
+
+fn last(seen: [Option<i64>; 5]) -> Last {
+    let [made, new_unseen, failovers, critical, major] = seen.map(|at| at.map(instant));
+    Last {
+        made,
+        new_unseen,
+        failovers,
+        critical,
+        major,
+    }
 }
 
 fn flag_of(route: &ruleset::Route) -> Option<FlagKey> {
@@ -373,6 +388,7 @@ fn guard_of(status: &RouteStatus) -> Guard {
         failovers: tally.failovers,
         new_served: tally.new_served,
         new_shadowed: tally.new_shadowed,
+        new_unseen: tally.new_unseen,
         new_failed: tally.new_failed,
         legacy_failed: tally.legacy_failed,
         no_evidence: tally.cancelled.saturating_add(tally.late).saturating_add(tally.held),

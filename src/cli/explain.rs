@@ -65,6 +65,8 @@ fn instant(text: &str) -> Result<i64, String> {
 struct Kills {
     everything: bool,
     flags: Vec<String>,
+    /// Routes with the subjects held on them, as far as the status lists them.
+    held: Vec<(String, Vec<String>)>,
 }
 
 impl Kills {
@@ -73,7 +75,21 @@ impl Kills {
         Self {
             everything: status.kills.iter().any(|kill| kill.target.kind == TargetKind::All),
             flags: flags.filter_map(|kill| kill.target.name.clone()).collect(),
+            held: status
+                .routes
+                .iter()
+                .map(|route| (route.name.clone(), route.held.subjects.clone()))
+                .collect(),
         }
+    }
+
+    /// The routes that keep this subject on legacy.
+    fn holding(&self, subject: Option<SubjectHash>) -> Vec<&str> {
+        let Some(subject) = subject.map(|subject| subject.to_string()) else {
+            return Vec::new();
+        };
+        let held = self.held.iter().filter(|(_, subjects)| subjects.contains(&subject));
+        held.map(|(route, _)| route.as_str()).collect()
     }
 
     fn cover(&self, flag: &str) -> bool {
@@ -119,13 +135,18 @@ impl ExplainArgs {
             }
         };
         let asked = asked(&compiled.rules, &kills, flag, subject, at);
-        let story = explain(&compiled.rules, &key, &asked);
+        let mut story = explain(&compiled.rules, &key, &asked);
+        if self.admin.is_none() {
+            not_looked_at(&mut story);
+        }
+        let held_on = kills.holding(hash);
         print(&match self.output.output {
             Output::Json => json(&Told {
                 story: &story,
                 subject_hash: hash.map(|hash| hash.to_string()),
+                held_on: self.admin.is_some().then_some(held_on),
             }),
-            Output::Table => text(&story, hash, self.admin.is_some()),
+            Output::Table => text(&story, hash, self.admin.is_some().then_some(&held_on)),
         })
     }
 
@@ -163,6 +184,15 @@ struct Told<'a> {
     #[serde(flatten)]
     story: &'a Explanation,
     subject_hash: Option<String>,
+    /// Absent where no instance was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_on: Option<Vec<&'a str>>,
+}
+
+/// Nobody said that it is not killed.
+fn not_looked_at(story: &mut Explanation) {
+    let lines = story.steps.iter_mut().filter(|step| step.line == 1 && !step.decided);
+    lines.for_each(|step| step.found = "kills: not looked at".to_owned());
 }
 
 fn asked<'s>(rules: &Ruleset, kills: &Kills, flag: &str, subject: Option<&'s str>, unix_ms: i64) -> Asked<'s> {
@@ -286,7 +316,7 @@ fn read_line(line: &[u8]) -> Result<(RequestLine, Option<i64>), String> {
 }
 
 // Writing to a text cannot fail.
-fn text(story: &Explanation, hash: Option<SubjectHash>, kills_known: bool) -> String {
+fn text(story: &Explanation, hash: Option<SubjectHash>, held_on: Option<&Vec<&str>>) -> String {
     let mut text = String::new();
     let word = if story.value { "on" } else { "off" };
     let origin = story.origin.place.as_deref().unwrap_or(story.origin.source);
@@ -300,6 +330,13 @@ fn text(story: &Explanation, hash: Option<SubjectHash>, kills_known: bool) -> St
     );
     if let Some(hash) = hash {
         let _ = writeln!(text, "in logs this subject is {hash}");
+    }
+    for route in held_on.into_iter().flatten() {
+        let route = plain(route);
+        let _ = writeln!(
+            text,
+            "HELD on legacy on route {route}, whatever the flag says: understudy status --route {route}"
+        );
     }
     let _ = writeln!(text, "\nlines asked");
     for step in &story.steps {
@@ -324,11 +361,29 @@ fn text(story: &Explanation, hash: Option<SubjectHash>, kills_known: bool) -> St
     for change in &story.changes {
         let _ = writeln!(text, "{}", wrap(&format!("  {}", plain(change)), 2));
     }
-    if !kills_known {
+    if held_on.is_none() {
         let _ = writeln!(
             text,
-            "\nkills were not looked at: `--admin URL` asks a running instance for them"
+            "\nkills and held subjects were not looked at: `--admin URL` asks a running instance (UNDERSTUDY_ADMIN alone does not)"
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_are_found_by_the_subjects_hash() {
+        let kills = Kills {
+            held: vec![
+                ("shop".into(), vec!["h:00000000000000fe".into()]),
+                ("rest".into(), Vec::new()),
+            ],
+            ..Kills::default()
+        };
+        assert_eq!(kills.holding(Some(SubjectHash(0xfe))), ["shop"]);
+        assert!(kills.holding(Some(SubjectHash(0xff))).is_empty() && kills.holding(None).is_empty());
+    }
 }

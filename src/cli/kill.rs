@@ -15,7 +15,7 @@ struct Named {
     /// A route or a flag
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     name: Option<String>,
-    /// Every flag and every constant: nothing is served by new and nothing is copied
+    /// Every flag and every constant: killed, nothing is served by new and nothing is copied; re-armed, the rules decide
     #[arg(long, conflicts_with_all = ["route", "flag"])]
     all: bool,
     /// The name is a route's, where a flag has it too
@@ -44,6 +44,7 @@ impl Named {
 
 /// The options of `understudy kill`.
 #[derive(Clone, Debug, Args)]
+#[command(override_usage = "understudy kill [OPTIONS] <NAME|--all> --reason <TEXT>")]
 pub(super) struct KillArgs {
     #[command(flatten)]
     named: Named,
@@ -79,7 +80,11 @@ impl KillArgs {
 }
 
 fn killed_text(killed: &Killed) -> String {
-    let disk = if killed.stored { "on disk" } else { "NOT on disk yet" };
+    let disk = match (killed.stored, killed.journaled) {
+        (true, _) => "on disk",
+        (false, true) => "in the kill journal, NOT on disk in the state file yet (it survives a restart)",
+        (false, false) => "NOT on disk yet (a restart loses it)",
+    };
     let mut text = format!(
         "{} is killed: in force, {disk}, epoch {}\n",
         killed.target, killed.epoch
@@ -93,6 +98,7 @@ fn killed_text(killed: &Killed) -> String {
 
 /// The options of `understudy rearm`.
 #[derive(Clone, Debug, Args)]
+#[command(override_usage = "understudy rearm [OPTIONS] <NAME|--all> --reason <TEXT>")]
 pub(super) struct RearmArgs {
     #[command(flatten)]
     named: Named,
@@ -172,18 +178,28 @@ mod tests {
             name: Some("whatsapp".into()),
             subject: None,
         };
-        let warnings = vec!["it is in force and not on disk yet".to_owned()];
+        let warnings = vec!["neither the state file nor the kill journal has it yet".to_owned()];
         let killed = Killed {
             in_force: true,
             stored: false,
+            journaled: false,
             changed: true,
             epoch: 2,
             target,
             warnings,
         };
         insta::assert_snapshot!(killed_text(&killed), @r"
-        route whatsapp is killed: in force, NOT on disk yet, epoch 2
-          it is in force and not on disk yet
+        route whatsapp is killed: in force, NOT on disk yet (a restart loses it), epoch 2
+          neither the state file nor the kill journal has it yet
         ");
+        let killed = Killed {
+            journaled: true,
+            warnings: Vec::new(),
+            ..killed
+        };
+        insta::assert_snapshot!(
+            killed_text(&killed),
+            @"route whatsapp is killed: in force, in the kill journal, NOT on disk in the state file yet (it survives a restart), epoch 2"
+        );
     }
 }

@@ -66,7 +66,9 @@ impl TokenVerb {
                 eprintln!(
                     "the token, which is shown only now, and its entry for the file that `admin.tokens_file` names,"
                 );
-                eprintln!("a list under `tokens:`; it opens the admin API after a restart");
+                eprintln!(
+                    "a list under `tokens:`. a running instance must be RESTARTED to take it: until then the token is refused"
+                );
                 print(&made.text())
             }
         }

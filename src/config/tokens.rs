@@ -17,13 +17,13 @@ words! {
     pub enum Role {
         /// Read.
         Viewer = "viewer",
-        /// Read; change flags, kill, re-arm, roll back.
+        /// Read, kill, re-arm.
         Operator = "operator",
         /// Everything.
         Admin = "admin",
         /// Kill and read the status; nothing else, not even re-arm.
         Emergency = "emergency",
-        /// Evaluate flags.
+        /// Nothing of the admin API; the role is for those who evaluate flags.
         Client = "client",
     }
 }

@@ -51,6 +51,9 @@ pub struct RearmAck {
 /// Why something stays killed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RearmError {
+    /// It was killed again while the re-arm was being stored, and that kill stands.
+    #[error("it was killed again meanwhile, so it stays killed")]
+    KilledMeanwhile,
     /// Nothing to lift.
     #[error("it is not killed; something else that covers it may be, see `understudy status`")]
     NotKilled,

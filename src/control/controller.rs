@@ -12,7 +12,7 @@ use super::publish;
 use super::source::{Before, Fingerprint, Read, Source, Watch};
 use super::Parts;
 use crate::config::Config;
-use crate::engine::ruleset::problem::Problem;
+use crate::engine::ruleset::problem::{Problem, Severity};
 use crate::engine::vocab::Revision;
 use crate::live::Live;
 use crate::store::{AuditEntry, PATIENCE, RampMark, StoreHandle};
@@ -99,7 +99,8 @@ impl Controller {
                 }
                 self.live.exporter.count(names::RELOADS, &[("result", "refused")]);
                 self.live.health.change_rules(|state| {
-                    state.refused = problems.iter().map(ToString::to_string).collect();
+                    let refuses = problems.iter().filter(|problem| problem.severity == Severity::Problem);
+                    state.refused = refuses.map(ToString::to_string).collect();
                     state.reloads[1] += 1;
                 });
                 Err(problems)
@@ -109,11 +110,15 @@ impl Controller {
 
     async fn take_over(&mut self, read: Read, revision: Revision, actor: &Actor) -> Revision {
         let waits = publish::waits_for_restart(&self.running, &read.config);
-        for what in &waits {
+        // What was said at the last reload still stands in the status and need not be logged again.
+        let before = self.live.health.rules();
+        for what in waits.iter().filter(|what| !before.waits_for_restart.contains(what)) {
             tracing::warn!(member = what, "this change of the configuration takes effect at the next start");
         }
-        for warning in &read.warnings {
-            tracing::warn!(warning = %warning, "the configuration has a warning");
+        for warning in read.warnings.iter().map(ToString::to_string) {
+            if !before.warnings.contains(&warning) {
+                tracing::warn!(warning, "the configuration has a warning");
+            }
         }
         publish::publish(&self.live, &read.config, read.rules);
         let before = std::mem::replace(&mut self.revision, revision);

@@ -8,7 +8,7 @@ mod controller;
 pub mod publish;
 pub mod source;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -55,12 +55,19 @@ pub struct Control {
 }
 
 #[derive(Debug)]
+struct Handed {
+    // What the store has been given so far.
+    kills: KillSet,
+    // What was killed, or killed once more, while a re-arm waits for the disk.
+    meanwhile: Option<Vec<KillTarget>>,
+}
+
+#[derive(Debug)]
 struct Inner {
     live: Arc<Live>,
     store: StoreHandle,
     commands: mpsc::Sender<controller::Reload>,
-    // What the store has been given so far.
-    handed: Mutex<KillSet>,
+    handed: Mutex<Handed>,
     rearming: tokio::sync::Mutex<()>,
     draining: watch::Receiver<bool>,
 }
@@ -76,7 +83,7 @@ impl Control {
                 live: Arc::clone(&parts.live),
                 store: parts.store.clone(),
                 commands,
-                handed: Mutex::new(handed),
+                handed: Mutex::new(Handed { kills: handed, meanwhile: None }),
                 rearming: tokio::sync::Mutex::default(),
                 draining: parts.draining.clone(),
             }),
@@ -135,11 +142,14 @@ impl Control {
     pub async fn kill(&self, target: KillTarget, reason: &str, actor: &Actor) -> KillAck {
         let inner = &self.inner;
         let (killed, asked) = {
-            let mut handed = inner.handed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut handed = inner.lock_handed();
             let at = clock::unix_ms();
             let killed = inner.live.kills.change(|kills| kills.kill(target, reason, Arc::clone(&actor.name), at));
+            if let Some(meanwhile) = &mut handed.meanwhile {
+                meanwhile.push(killed.target.clone());
+            }
             let mut asked = None;
-            for change in inner.unhanded(&mut handed, actor) {
+            for change in inner.unhanded(&mut handed.kills, actor) {
                 let mine = change.target == killed.target;
                 let answer = inner.store.keep_kill(change);
                 asked = if mine { Some(answer) } else { asked };
@@ -175,6 +185,14 @@ impl Control {
     async fn rearm_whole(&self, target: KillTarget, reason: &str, actor: &Actor) -> Result<RearmAck, RearmError> {
         let inner = &self.inner;
         let _one_at_a_time = inner.rearming.lock().await;
+        inner.lock_handed().meanwhile = Some(Vec::new());
+        let done = self.rearm_alone(target, reason, actor).await;
+        inner.lock_handed().meanwhile = None;
+        done
+    }
+
+    async fn rearm_alone(&self, target: KillTarget, reason: &str, actor: &Actor) -> Result<RearmAck, RearmError> {
+        let inner = &self.inner;
         let mut next = inner.live.kills.read(KillSet::clone);
         let Rearmed::Lifted { subjects, .. } = next.rearm(&target, reason, Arc::clone(&actor.name), clock::unix_ms()) else {
             return Err(RearmError::NotKilled);
@@ -185,9 +203,23 @@ impl Control {
         let kill = inner.store.rearm(change).within(PATIENCE).await.map_err(not_stored)?;
         let epoch = kill.epoch;
         {
-            let mut handed = inner.handed.lock().unwrap_or_else(PoisonError::into_inner);
-            handed.admit(target.clone(), &kill);
-            inner.live.kills.change(|kills| kills.admit(target.clone(), &kill));
+            let mut handed = inner.lock_handed();
+            let again = handed.meanwhile.iter().flatten().any(|killed| *killed == target);
+            handed.kills.admit(target.clone(), &kill);
+            // Whoever killed it while this waited was told that it is in force: in the new epoch it is so from the start.
+            inner.live.kills.change(|kills| {
+                kills.admit(target.clone(), &kill);
+                if again {
+                    kills.kill(target.clone(), "killed while a re-arm was being stored", Arc::clone(&actor.name), clock::unix_ms());
+                }
+            });
+            if again {
+                for change in inner.unhanded(&mut handed.kills, actor) {
+                    // Tried for ever; its health tells.
+                    drop(inner.store.keep_kill(change));
+                }
+                return Err(RearmError::KilledMeanwhile);
+            }
         }
         tracing::warn!(target_rearmed = %target, actor = &*actor.name, reason, epoch = epoch.0, "re-armed");
         Ok(RearmAck { epoch, subjects })
@@ -239,10 +271,14 @@ impl Control {
 }
 
 impl Inner {
+    fn lock_handed(&self) -> MutexGuard<'_, Handed> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Gives the store what it has not been given: what guards have killed.
     fn hand_over(&self) {
-        let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
-        for change in self.unhanded(&mut handed, &Actor::process(GUARD)) {
+        let mut handed = self.lock_handed();
+        for change in self.unhanded(&mut handed.kills, &Actor::process(GUARD)) {
             // Tried for ever; its health tells.
             drop(self.store.keep_kill(change));
         }

@@ -1,6 +1,5 @@
 //! From a configuration and compiled rules to what workers see.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,17 +21,16 @@ pub const UNROUTED: &str = "unrouted";
 /// Never: [`UNROUTED`] is a key.
 pub fn publish(live: &Live, config: &Config, rules: Ruleset) {
     let before = live.snapshot();
-    let mut uses = HashMap::new();
     let mut routes = Vec::new();
     for (index, route) in rules.routes() {
         let key = route.key();
         let horizon = horizon(config, &route.spec);
-        routes.push(live.registry.route(key, Some(index), live.kills.word(key), horizon));
-        uses.insert(key.clone(), used(&route.spec));
+        let word = live.kills.word(key, used(&route.spec));
+        routes.push(live.registry.route(key, Some(index), word, horizon));
     }
     #[expect(clippy::expect_used, reason = "the constant above is letters")]
     let unrouted = RouteKey::parse(UNROUTED).expect("a key");
-    let unrouted = live.registry.route(&unrouted, None, live.kills.word(&unrouted), Duration::MAX);
+    let unrouted = live.registry.route(&unrouted, None, live.kills.word(&unrouted, Uses::default()), Duration::MAX);
     let backends = |of: fn(&Snapshot) -> &[Arc<Backend>; 2], limit| {
         Side::BOTH.map(|side| {
             let spec = config.backends.of(side);
@@ -75,7 +73,6 @@ pub fn publish(live: &Live, config: &Config, rules: Ruleset) {
             flag_tallies,
             rules,
         },
-        uses,
     );
 }
 
@@ -108,7 +105,11 @@ pub fn waits_for_restart(running: &Config, read: &Config) -> Vec<String> {
         let l = &c.limits;
         (l.header_bytes, l.header_count, l.header_timeout, l.write_timeout, l.idle, l.connections, l.drain)
     };
-    let tokens = |c: &Config| (c.admin.address, c.admin.tokens_file.clone(), c.admin.metrics_token);
+    let tokens = |c: &Config| {
+        let admin = &c.admin;
+        let known: Vec<_> = admin.tokens.iter().map(|token| (token.name.clone(), token.role.as_str(), token.sha256)).collect();
+        (admin.address, admin.tokens_file.clone(), admin.metrics_token, known)
+    };
     let differs = [
         ("workers", a.workers != b.workers),
         ("listeners", a.listeners != b.listeners),

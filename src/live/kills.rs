@@ -3,10 +3,9 @@
 //! A worker reads one word per request. It is written only by a kill, a re-arm or a new ruleset, always under the one
 //! lock that guards the set, so that no order of these can leave a word behind the set.
 
-use std::collections::HashMap;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -51,7 +50,7 @@ impl KillWord {
 }
 
 /// The flags that a route asks, by the part they play.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Uses {
     /// Who is served by new.
     pub flag: Option<FlagKey>,
@@ -63,41 +62,52 @@ pub struct Uses {
     pub shadow_mode: Option<FlagKey>,
 }
 
+/// A word that somebody may still read, and what it is about.
+#[derive(Debug)]
+struct Written {
+    route: RouteKey,
+    uses: Uses,
+    word: Weak<KillWord>,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     set: KillSet,
     no_state: bool,
-    words: HashMap<RouteKey, Arc<KillWord>>,
-    uses: HashMap<RouteKey, Uses>,
+    words: Vec<Written>,
 }
 
 impl Inner {
-    fn write_words(&self) {
-        for (route, word) in &self.words {
-            let uses = self.uses.get(route).cloned().unwrap_or_default();
-            let flag_killed = |flag: &Option<FlagKey>| flag.as_ref().is_some_and(|flag| self.set.flag_killed(flag));
-            let mut bits = KillBits::default();
-            let facts = [
-                (KillBits::EVERYTHING, self.set.everything_killed()),
-                (KillBits::ROUTE, self.set.route_killed(route)),
-                (KillBits::FLAG, flag_killed(&uses.flag)),
-                (KillBits::SHADOW, flag_killed(&uses.shadow)),
-                (KillBits::DUAL_RUN, flag_killed(&uses.dual_run)),
-                (KillBits::SHADOW_MODE, flag_killed(&uses.shadow_mode)),
-                (KillBits::NO_STATE, self.no_state),
-            ];
-            for (bit, set) in facts {
-                if set {
-                    bits = bits.with(bit);
-                }
+    fn write_words(&mut self) {
+        let Self { set, no_state, words } = self;
+        words.retain(|written| match written.word.upgrade() {
+            Some(word) => {
+                write(&word, set, *no_state, &written.route, &written.uses);
+                true
             }
-            let held: HashSet<SubjectHash> = self.set.held(route).collect();
-            word.some_held.store(!held.is_empty(), Ordering::Release);
-            word.held.store(Arc::new(held));
-            word.epoch.store(self.set.epoch(route).0, Ordering::Release);
-            word.bits.store(bits.bits(), Ordering::Release);
-        }
+            None => false,
+        });
     }
+}
+
+fn write(word: &KillWord, set: &KillSet, no_state: bool, route: &RouteKey, uses: &Uses) {
+    let flag_killed = |flag: &Option<FlagKey>| flag.as_ref().is_some_and(|flag| set.flag_killed(flag));
+    let facts = [
+        (KillBits::EVERYTHING, set.everything_killed()),
+        (KillBits::ROUTE, set.route_killed(route)),
+        (KillBits::FLAG, flag_killed(&uses.flag)),
+        (KillBits::SHADOW, flag_killed(&uses.shadow)),
+        (KillBits::DUAL_RUN, flag_killed(&uses.dual_run)),
+        (KillBits::SHADOW_MODE, flag_killed(&uses.shadow_mode)),
+        (KillBits::NO_STATE, no_state),
+    ];
+    let set_bits = facts.into_iter().filter(|(_, is_set)| *is_set);
+    let bits = set_bits.fold(KillBits::NONE, |bits, (bit, _)| bits.with(bit));
+    let held: HashSet<SubjectHash> = set.held(route).collect();
+    word.some_held.store(!held.is_empty(), Ordering::Release);
+    word.held.store(Arc::new(held));
+    word.epoch.store(set.epoch(route).0, Ordering::Release);
+    word.bits.store(bits.bits(), Ordering::Release);
 }
 
 /// All kill switches of this instance.
@@ -114,21 +124,20 @@ impl Default for Switchboard {
 }
 
 impl Switchboard {
-    /// The word of a route; the same one for every ruleset that has a route of this name.
-    #[must_use]
-    pub fn word(&self, route: &RouteKey) -> Arc<KillWord> {
+    /// The word of a route that asks these flags.
+    ///
+    /// One for each set of flags, and written for as long as anybody holds it: a request that began under earlier rules
+    /// decides by them, and must obey a kill of the flags that those rules ask.
+    pub fn word(&self, route: &RouteKey, uses: Uses) -> Arc<KillWord> {
         let mut inner = self.lock();
-        let word = Arc::clone(inner.words.entry(route.clone()).or_default());
-        inner.write_words();
+        let known = inner.words.iter().find(|written| written.route == *route && written.uses == uses);
+        if let Some(word) = known.and_then(|written| written.word.upgrade()) {
+            return word;
+        }
+        let word = Arc::new(KillWord::default());
+        write(&word, &inner.set, inner.no_state, route, &uses);
+        inner.words.push(Written { route: route.clone(), uses, word: Arc::downgrade(&word) });
         word
-    }
-
-    /// Takes over which flags the routes of a new ruleset ask, and publishes it in the same breath.
-    pub fn publish(&self, uses: HashMap<RouteKey, Uses>, publish: impl FnOnce()) {
-        let mut inner = self.lock();
-        inner.uses = uses;
-        inner.write_words();
-        publish();
     }
 
     /// Changes the set; the words follow before this returns, and watchers are woken.

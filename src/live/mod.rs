@@ -10,6 +10,7 @@ pub mod health;
 pub mod intake;
 pub mod kills;
 pub mod page;
+pub mod recent;
 pub mod snapshot;
 pub mod tally;
 
@@ -27,6 +28,7 @@ use divergences::Divergences;
 use health::Health;
 use intake::Intake;
 use kills::Switchboard;
+use recent::Recent;
 use snapshot::{Registry, Snapshot};
 use tally::WorkerTally;
 
@@ -46,6 +48,8 @@ pub struct Live {
     pub registry: Registry,
     /// What the judges say, and what is degraded.
     pub health: Health,
+    /// When counters last rose.
+    pub recent: Recent,
     /// Counters of the control plane.
     pub exporter: Exporter,
     /// Counters of each worker.
@@ -69,6 +73,7 @@ impl Live {
             divergences: Divergences::default(),
             registry: Registry::new(producers),
             health: Health::default(),
+            recent: Recent::default(),
             exporter: Exporter::default(),
             workers: (0..workers).map(|_| Arc::default()).collect(),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
@@ -84,8 +89,8 @@ impl Live {
     }
 
     /// Puts a revision into force. For the one task that writes snapshots.
-    pub fn publish(&self, snapshot: Snapshot, uses: std::collections::HashMap<crate::engine::vocab::RouteKey, kills::Uses>) {
-        self.kills.publish(uses, || self.snapshot.store(Some(Arc::new(snapshot))));
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.store(Some(Arc::new(snapshot)));
     }
 
     /// The producer number of the shadow's thread.

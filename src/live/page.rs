@@ -130,7 +130,7 @@ fn routes(page: &mut Page, routes: &Routes) {
     page.family(names::RUNS_FAILED);
     for side in Side::BOTH {
         let side_label = [("side", side.as_str())];
-        by_label::<RunFailure, 6>(page, routes, names::RUNS_FAILED, "kind", |t| &t.failed[side.index()], &side_label);
+        by_label::<RunFailure, 7>(page, routes, names::RUNS_FAILED, "kind", |t| &t.failed[side.index()], &side_label);
     }
     page.family(names::FAILOVERS);
     by_label::<Failover, 3>(page, routes, names::FAILOVERS, "class", |t| &t.failovers, &[]);

@@ -68,6 +68,8 @@ labels! {
         Connect = "connect",
         /// An answer that began and broke off.
         Cut = "cut",
+        /// We had no descriptor or no port left to connect with.
+        Local = "local",
         /// An answer that is no HTTP.
         Malformed = "malformed",
         /// Too many requests are under way to this side.
@@ -344,7 +346,7 @@ pub struct RouteTally {
     /// Runs of new answered with 2xx (true) and all others.
     pub published: [Counter; 2],
     /// Runs without a usable answer: legacy's, new's.
-    pub failed: [By<6>; 2],
+    pub failed: [By<7>; 2],
     /// Latencies: legacy's, new's.
     pub latency: [Histogram; 2],
     /// Failovers by class.
@@ -402,7 +404,7 @@ mod tests {
             assert_eq!(words.len(), N);
         }
         check::<Skipped, 11>();
-        check::<RunFailure, 6>();
+        check::<RunFailure, 7>();
         check::<Made, 14>();
         check::<ClientError, 5>();
         check::<Failover, 3>();

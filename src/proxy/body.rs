@@ -26,6 +26,9 @@ pub enum Broken {
     /// Nothing arrived for the configured time.
     #[error("the request's body stopped arriving")]
     Idle,
+    /// Another attempt to send it has begun; this one gets no more of it.
+    #[error("the request is being sent elsewhere")]
+    Superseded,
     /// It is longer than `limits.body`.
     #[error("the request's body is over the limit")]
     TooLarge,
@@ -77,8 +80,8 @@ impl Source {
         match self {
             Source::Whole(bytes, _) => Outgoing::Whole(Some(bytes.clone()).filter(|b| !b.is_empty())),
             Source::Stream(upload) => {
-                upload.lock().begin(wire);
-                Outgoing::Stream(Arc::clone(upload))
+                let attempt = upload.lock().begin(wire);
+                Outgoing::Stream(Arc::clone(upload), attempt)
             }
         }
     }
@@ -127,6 +130,8 @@ struct State {
     keep: Keep,
     // Where the wire stood when the attempt began: it has taken nothing while it still stands there.
     attempt: Option<(Arc<Wire>, u64)>,
+    // The attempt that the frames belong to: the connection of an earlier one may still ask for some.
+    attempts: u64,
 }
 
 impl std::fmt::Debug for State {
@@ -191,6 +196,7 @@ impl Upload {
             idle_limit,
             keep,
             attempt: None,
+            attempts: 0,
         })))
     }
 
@@ -200,7 +206,7 @@ impl Upload {
 }
 
 impl State {
-    fn begin(&mut self, wire: &Arc<Wire>) {
+    fn begin(&mut self, wire: &Arc<Wire>) -> u64 {
         if self.keep.complete && !self.keep.frames.is_empty() {
             let mut again: VecDeque<Bytes> = self.keep.frames.drain(..).collect();
             again.append(&mut self.front.frames);
@@ -209,6 +215,8 @@ impl State {
             self.front.frames = again;
         }
         self.attempt = Some((Arc::clone(wire), wire.written()));
+        self.attempts += 1;
+        self.attempts
     }
 
     fn is_repeatable(&self) -> bool {
@@ -326,7 +334,7 @@ pub enum Outgoing {
     /// In memory; `None` once sent, or empty.
     Whole(Option<Bytes>),
     /// Still arriving.
-    Stream(Arc<Upload>),
+    Stream(Arc<Upload>, u64),
 }
 
 impl Body for Outgoing {
@@ -336,16 +344,22 @@ impl Body for Outgoing {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Outgoing::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Outgoing::Stream(upload) => upload.lock().poll_frame(cx).map(|frame| frame.map(|f| f.map(Frame::data))),
+            Outgoing::Stream(upload, attempt) => {
+                let mut state = upload.lock();
+                if *attempt != state.attempts {
+                    return Poll::Ready(Some(Err(Broken::Superseded)));
+                }
+                state.poll_frame(cx).map(|frame| frame.map(|f| f.map(Frame::data)))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Outgoing::Whole(bytes) => bytes.is_none(),
-            Outgoing::Stream(upload) => {
+            Outgoing::Stream(upload, attempt) => {
                 let state = upload.lock();
-                state.front.frames.is_empty() && state.incoming.is_none() && state.broken.is_none()
+                *attempt == state.attempts && state.front.frames.is_empty() && state.incoming.is_none() && state.broken.is_none()
             }
         }
     }
@@ -353,7 +367,7 @@ impl Body for Outgoing {
     fn size_hint(&self) -> SizeHint {
         match self {
             Outgoing::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Outgoing::Stream(upload) => upload.lock().size_hint(),
+            Outgoing::Stream(upload, _) => upload.lock().size_hint(),
         }
     }
 }

@@ -33,7 +33,7 @@ impl Made {
 impl From<Broken> for Made {
     fn from(broken: Broken) -> Self {
         match broken {
-            Broken::Client => Made::BodyBroken,
+            Broken::Client | Broken::Superseded => Made::BodyBroken,
             Broken::Idle => Made::BodyTimeout,
             Broken::TooLarge => Made::BodyTooLarge,
         }
@@ -44,7 +44,7 @@ impl From<CallError> for Made {
     fn from(error: CallError) -> Self {
         match error.failure {
             RunFailure::Connect if error.timed_out => Made::ConnectTimeout,
-            RunFailure::Connect => Made::ConnectFailed,
+            RunFailure::Connect | RunFailure::Local => Made::ConnectFailed,
             RunFailure::Malformed => Made::Malformed,
             RunFailure::Overload => Made::Overload,
             RunFailure::Timeout => Made::Timeout,

@@ -18,7 +18,7 @@ use crate::engine::guard::Run;
 use crate::engine::ruleset::Route;
 use crate::engine::ruleset::route;
 use crate::engine::vocab::Side;
-use crate::live::tally::Failover;
+use crate::live::tally::{Failover, RunFailure};
 
 /// What became of a request.
 #[derive(Debug)]
@@ -140,7 +140,8 @@ fn failed(stage: &Stage<'_>, side: Side, error: CallError, source: &Source) -> R
         return Run::cancelled();
     }
     stage.route.tally(stage.worker.shard).failed[side.index()].add(error.failure);
-    Run::failed(error.failure.into())
+    // What we could not even try says nothing about the side.
+    if error.failure == RunFailure::Local { Run::cancelled() } else { Run::failed(error.failure.into()) }
 }
 
 fn counts_as_failed(failover: &route::Failover, status: StatusCode) -> bool {

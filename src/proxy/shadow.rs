@@ -242,7 +242,10 @@ impl Courier {
             Ok(reply) => reply,
             Err(error) => {
                 tally.failed[side.index()].add(error.failure);
-                return (Run::failed(error.failure.into()), None);
+                // What we could not even try says nothing about the side.
+                let local = error.failure == RunFailure::Local;
+                let run = if local { Run::cancelled() } else { Run::failed(error.failure.into()) };
+                return (run, None);
             }
         };
         let (parts, mut incoming) = reply.response.into_parts();
@@ -292,7 +295,11 @@ impl From<RunFailure> for Failure {
         match failure {
             RunFailure::Malformed => Failure::Malformed,
             RunFailure::Timeout => Failure::Timeout,
-            RunFailure::Connect | RunFailure::Cut | RunFailure::Overload | RunFailure::Reset => Failure::Transport,
+            RunFailure::Connect
+            | RunFailure::Cut
+            | RunFailure::Local
+            | RunFailure::Overload
+            | RunFailure::Reset => Failure::Transport,
         }
     }
 }

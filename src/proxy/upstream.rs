@@ -30,17 +30,35 @@ use crate::telemetry::{clock, spawn};
 /// For how long a connection may have been idle to carry a request that must not be sent twice.
 pub const FRESH: Duration = Duration::from_millis(500);
 
+/// For how long a request that may not be repeated gets a connection of its own from a backend that closed a young idle
+/// one without announcing it: whoever does so once does it again, and sometimes while a request is on its way.
+const DISTRUST: Duration = Duration::from_secs(300);
+
 /// Idle connections kept per backend address and worker.
 const KEPT: usize = 256;
 
-/// The largest header section of an answer, in bytes; a longer one is a malformed answer.
-const ANSWER_HEADER_BYTES: usize = 256 * 1024;
+/// The most bytes that wait on a connection, in either direction: as much again is in memory for every client whose
+/// backend does not read. A longer header section of an answer is a malformed answer.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// The most header lines of an answer: what a service that sets a cookie per item may need, and the library's own limit
+/// is below that.
+const ANSWER_HEADERS: usize = 512;
 
 /// The idle connections of one worker.
 #[derive(Debug)]
 pub struct Pool {
-    idle: Mutex<HashMap<Arc<str>, Vec<Connection>>>,
+    idle: Mutex<HashMap<Arc<str>, Idle>>,
     sweep: Arc<Sweep>,
+}
+
+/// What is kept for one address.
+#[derive(Debug, Default)]
+struct Idle {
+    // The newest stand last.
+    connections: Vec<Connection>,
+    // Until then it is known to close young connections without a word.
+    distrusted_until_nanos: u64,
 }
 
 #[derive(Debug)]
@@ -51,7 +69,20 @@ struct Connection {
     keep: Duration,
 }
 
+impl Idle {
+    fn distrust(&mut self, distrust: bool, now_nanos: u64) {
+        if distrust {
+            self.distrusted_until_nanos = now_nanos.saturating_add(DISTRUST.as_nanos() as u64);
+        }
+    }
+}
+
 impl Connection {
+    /// Closed by the other side, which had not said that it would, before it had been idle for long.
+    fn closed_young(&self, now_nanos: u64) -> bool {
+        self.sender.is_closed() && self.idle_for(now_nanos) < FRESH
+    }
+
     fn idle_for(&self, now_nanos: u64) -> Duration {
         Duration::from_nanos(now_nanos.saturating_sub(self.since_nanos))
     }
@@ -120,11 +151,11 @@ impl Lease {
             connection.since_nanos = clock::monotonic_nanos();
             let mut idle = self.pool.lock();
             if let Some(kept) = idle.get_mut(&self.key) {
-                if kept.len() < KEPT {
-                    kept.push(connection);
+                if kept.connections.len() < KEPT {
+                    kept.connections.push(connection);
                 }
             } else {
-                idle.insert(Arc::clone(&self.key), vec![connection]);
+                idle.insert(Arc::clone(&self.key), Idle { connections: vec![connection], distrusted_until_nanos: 0 });
             }
         }
     }
@@ -141,9 +172,16 @@ impl Pool {
     pub fn prune(&self) {
         let now = clock::monotonic_nanos();
         self.lock().retain(|_, kept| {
-            kept.retain(|c| !c.sender.is_closed() && c.idle_for(now) < c.keep);
-            !kept.is_empty()
+            let distrust = kept.connections.iter().any(|c| c.closed_young(now));
+            kept.distrust(distrust, now);
+            kept.connections.retain(|c| !c.sender.is_closed() && c.idle_for(now) < c.keep);
+            !kept.connections.is_empty() || kept.distrusted_until_nanos > now
         });
+    }
+
+    fn distrust(&self, backend: &Backend) {
+        let mut idle = self.lock();
+        idle.entry(Arc::clone(&backend.authority)).or_default().distrust(true, clock::monotonic_nanos());
     }
 
     /// Sends a request and waits for the answer's headers.
@@ -185,8 +223,7 @@ impl Pool {
                     return Err(CallError { failure: RunFailure::Malformed, never_reached: false, timed_out: false });
                 }
                 Ok(response) => {
-                    let last_write = connection.wire.last_write_nanos();
-                    let latency = Duration::from_nanos(clock::monotonic_nanos().saturating_sub(last_write));
+                    let latency = connection.wire.answered_after();
                     connection.keep = keep_for(backend.idle, response.headers());
                     let lease = Lease {
                         connection: Some(connection),
@@ -201,6 +238,9 @@ impl Pool {
                     // A pooled connection that turns out to be closed says nothing about the backend. Only a new
                     // one does.
                     let was_closed = error.failure == RunFailure::Reset && source.is_repeatable();
+                    if reused && error.failure == RunFailure::Reset {
+                        self.distrust(backend);
+                    }
                     let again = returned.map(|returned| *returned).or(again.filter(|_| was_closed));
                     match again {
                         Some(again) if reused => head = again,
@@ -257,40 +297,48 @@ impl Pool {
     fn take(&self, backend: &Backend, repeatable: bool) -> Option<Connection> {
         let now = clock::monotonic_nanos();
         let mut idle = self.lock();
-        let kept = idle.get_mut(&backend.authority)?;
-        let mut at = kept.len();
+        let idle = idle.get_mut(&backend.authority)?;
+        let mut at = idle.connections.len();
         while at > 0 {
             at -= 1;
-            let idle_for = kept[at].idle_for(now);
+            let candidate = &idle.connections[at];
+            let idle_for = candidate.idle_for(now);
             // The newest stand last: once one is too old, all before it are.
-            if !repeatable && idle_for >= FRESH {
+            if !repeatable && (idle_for >= FRESH || idle.distrusted_until_nanos > now) {
                 return None;
             }
-            if kept[at].sender.is_closed() || idle_for >= kept[at].keep {
-                kept.remove(at);
+            if candidate.sender.is_closed() || idle_for >= candidate.keep {
+                let young = candidate.closed_young(now);
+                idle.connections.remove(at);
+                idle.distrust(young, now);
                 continue;
             }
             // The connection's task may not have seen the end of the last answer yet.
-            if !kept[at].sender.is_ready() {
+            if !candidate.sender.is_ready() {
                 continue;
             }
-            let connection = kept.remove(at);
+            let connection = idle.connections.remove(at);
             if connection.wire.is_quiet() {
                 return Some(connection);
             }
+            idle.distrust(idle_for < FRESH, now);
         }
         None
     }
 
     async fn connect(&self, backend: &Backend, total: Option<&Deadline>) -> Result<Connection, CallError> {
         let refused = |timed_out| CallError::before(RunFailure::Connect, timed_out);
+        let failed = |error: &io::Error| {
+            let failure = if is_local(error) { RunFailure::Local } else { RunFailure::Connect };
+            CallError::before(failure, false)
+        };
         let connecting = TcpStream::connect((&*backend.host, backend.port));
         let mut connecting = pin!(tokio::time::timeout(backend.connect_timeout, connecting));
         let stream = poll_fn(|cx| {
             if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
                 return Poll::Ready(match connected {
                     Ok(Ok(stream)) => Ok(stream),
-                    Ok(Err(_)) => Err(refused(false)),
+                    Ok(Err(error)) => Err(failed(&error)),
                     Err(_) => Err(refused(true)),
                 });
             }
@@ -305,7 +353,9 @@ impl Pool {
         let _ = keep_alive(&stream);
         let wire = Wire::new(stream);
         let (sender, connection) = http1::Builder::new()
-            .max_header_size(ANSWER_HEADER_BYTES)
+            .max_headers(ANSWER_HEADERS)
+            .max_header_size(BUFFER_BYTES)
+            .max_buf_size(BUFFER_BYTES)
             .handshake(TokioIo::new(WireIo(Arc::clone(&wire))))
             .await
             .map_err(|_| refused(false))?;
@@ -316,7 +366,7 @@ impl Pool {
         Ok(Connection { sender, wire, since_nanos: 0, keep: backend.idle })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Vec<Connection>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -352,6 +402,14 @@ fn is_framed_clearly(response: &Response<Incoming>) -> bool {
         (Some(_), Some(_)) => false,
     };
     clear && response.status() != StatusCode::SWITCHING_PROTOCOLS
+}
+
+// We have run out of something; whoever was to be asked has not.
+fn is_local(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+        || matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory)
 }
 
 // Finds a peer that vanished without a word, on connections that carry long answers.

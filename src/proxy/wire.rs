@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -23,13 +24,14 @@ pub struct Wire {
     stream: TcpStream,
     written: AtomicU64,
     last_write_nanos: AtomicU64,
+    last_read_nanos: AtomicU64,
 }
 
 impl Wire {
     /// Wraps a connected socket.
     #[must_use]
     pub fn new(stream: TcpStream) -> Arc<Self> {
-        Arc::new(Self { stream, written: AtomicU64::new(0), last_write_nanos: AtomicU64::new(0) })
+        Arc::new(Self { stream, written: AtomicU64::new(0), last_write_nanos: AtomicU64::new(0), last_read_nanos: AtomicU64::new(0) })
     }
 
     /// Bytes handed to the kernel since the connection was made.
@@ -42,6 +44,14 @@ impl Wire {
     #[must_use]
     pub fn last_write_nanos(&self) -> u64 {
         self.last_write_nanos.load(Relaxed)
+    }
+
+    /// From the last byte that was handed to the kernel to the last that was taken from it: asked when an answer's headers
+    /// are there, the time that the backend took for them. What a busy thread adds afterwards is not in it.
+    #[must_use]
+    pub fn answered_after(&self) -> Duration {
+        let read = self.last_read_nanos.load(Relaxed);
+        Duration::from_nanos(read.saturating_sub(self.last_write_nanos()))
     }
 
     /// Whether the socket may be written to: open, and nothing unasked has arrived on it.
@@ -74,7 +84,10 @@ impl AsyncRead for WireIo {
         loop {
             ready!(self.0.stream.poll_read_ready(cx))?;
             match self.0.stream.try_read_buf(buf) {
-                Ok(_) => return Poll::Ready(Ok(())),
+                Ok(_) => {
+                    self.0.last_read_nanos.store(clock::monotonic_nanos(), Relaxed);
+                    return Poll::Ready(Ok(()));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -100,6 +113,9 @@ impl AsyncWrite for WireIo {
                     return Poll::Ready(Ok(bytes));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Who refuses an upload answers first and closes then. The answer has arrived and is still to be read, so
+                // the rest of the request is dropped here, uncounted; without an answer, reading tells of the end.
+                Err(error) if is_closed(&error) => return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum())),
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -119,4 +135,8 @@ impl AsyncWrite for WireIo {
             other => other,
         })
     }
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }

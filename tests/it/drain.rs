@@ -13,7 +13,10 @@ use crate::support::{Backend, Client, Listener, Located, Nobody, Plan, Reply, Si
 
 fn before(legacy: &impl Located, drain: &str) -> Sidecar {
     let limits = format!("limits: {{ drain: {drain} }}");
-    Plan::new(legacy, &Nobody::open()).route("flag: false").more(&limits).start()
+    Plan::new(legacy, &Nobody::open())
+        .route("flag: false")
+        .more(&limits)
+        .start()
 }
 
 /// Begins to drain; gives how long it took once it is over.
@@ -40,7 +43,10 @@ async fn a_request_under_way_is_finished_and_its_connection_told_to_close() {
     assert!(!ended.is_finished(), "the request under way was not waited for");
     backend.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").await;
     let answer = client.message().await;
-    assert_eq!((answer.status(), answer.header("connection"), &*answer.body), (200, "close", &b"done"[..]));
+    assert_eq!(
+        (answer.status(), answer.header("connection"), &*answer.body),
+        (200, "close", &b"done"[..])
+    );
     client.ends().await;
     assert!(ended.await.unwrap() < Duration::from_secs(10));
 }
@@ -50,7 +56,9 @@ async fn an_upload_and_an_answer_under_way_are_finished() {
     let legacy = Listener::open().await;
     let sidecar = before(&legacy, "20s");
     let mut uploading = Socket::connect(sidecar.address).await;
-    uploading.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\none").await;
+    uploading
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\none")
+        .await;
     let mut upload = legacy.accept().await;
     upload.head().await;
     assert_eq!(upload.exactly(3).await, b"one");
@@ -58,7 +66,9 @@ async fn an_upload_and_an_answer_under_way_are_finished() {
     downloading.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let mut download = legacy.accept().await;
     download.message().await;
-    download.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").await;
+    download
+        .send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+        .await;
     downloading.head().await;
     assert_eq!(downloading.chunk().await, b"one");
     let ended = draining(sidecar).await;
@@ -69,7 +79,10 @@ async fn an_upload_and_an_answer_under_way_are_finished() {
     uploading.finish().await;
     assert!(!ended.is_finished());
     download.send("3\r\ntwo\r\n0\r\n\r\n").await;
-    assert_eq!((downloading.chunk().await, downloading.chunk().await), (b"two".to_vec(), vec![]));
+    assert_eq!(
+        (downloading.chunk().await, downloading.chunk().await),
+        (b"two".to_vec(), vec![])
+    );
     downloading.ends().await;
     assert!(ended.await.unwrap() < Duration::from_secs(10));
 }
@@ -81,7 +94,11 @@ async fn connections_without_a_request_are_closed_at_once() {
     let mut silent = Socket::connect(sidecar.address).await;
     let mut used = Socket::connect(sidecar.address).await;
     for body in ["", "body"] {
-        used.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len())).await;
+        used.send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+        .await;
         assert_eq!(used.message().await.body, body.as_bytes());
     }
     sidecar.wait_for_metric("understudy_connections", &[], 2.0).await;
@@ -105,7 +122,10 @@ async fn whoever_takes_longer_than_the_limit_is_not_waited_for() {
     let mut backend = legacy.accept().await;
     backend.message().await;
     let took = sidecar.stop().await;
-    assert!(took >= Duration::from_millis(500) && took < Duration::from_secs(5), "{took:?}");
+    assert!(
+        took >= Duration::from_millis(500) && took < Duration::from_secs(5),
+        "{took:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,7 +139,10 @@ async fn what_reached_legacy_is_answered_whole_also_under_load() {
             tokio::spawn(async move {
                 // Until the connection is closed, or refused.
                 let mut client = Client::connect(address).await;
-                while let Ok(answer) = client.try_send(request(Method::POST, "/", &[("x-n", "1")], "body")).await {
+                while let Ok(answer) = client
+                    .try_send(request(Method::POST, "/", &[("x-n", "1")], "body"))
+                    .await
+                {
                     assert_eq!((answer.status, answer.body.len()), (200, 20_000));
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
@@ -131,6 +154,10 @@ async fn what_reached_legacy_is_answered_whole_also_under_load() {
     for shopper in shoppers {
         shopper.await.unwrap();
     }
-    assert_eq!(legacy.count(), answered.load(Ordering::Relaxed), "what reached legacy was answered");
+    assert_eq!(
+        legacy.count(),
+        answered.load(Ordering::Relaxed),
+        "what reached legacy was answered"
+    );
     assert!(took < Duration::from_secs(10), "{took:?}");
 }

@@ -23,7 +23,11 @@ fn live(legacy: &impl Located, new: &impl Located) -> Plan {
 }
 
 fn live_with(legacy: &impl Located, new: &impl Located, failover: &str) -> Plan {
-    let failover = if failover.is_empty() { String::new() } else { format!("\nfailover: {{ {failover} }}") };
+    let failover = if failover.is_empty() {
+        String::new()
+    } else {
+        format!("\nfailover: {{ {failover} }}")
+    };
     Plan::new(legacy, new)
         .route(&format!("flag: true\nwithout_identity: follow{failover}"))
         .new_more("timeout: 400ms, connect_timeout: 300ms")
@@ -37,7 +41,9 @@ async fn echo() -> Backend {
 /// Whether a request was answered as the backend before it gave up would have been: once, by legacy.
 async fn failed_over(sidecar: &Sidecar, class: &str) -> f64 {
     let all = sidecar.metric(FAILOVERS, &["route=\"shop\""]).await;
-    let of_class = sidecar.metric(FAILOVERS, &["route=\"shop\"", &format!("class=\"{class}\"")]).await;
+    let of_class = sidecar
+        .metric(FAILOVERS, &["route=\"shop\"", &format!("class=\"{class}\"")])
+        .await;
     assert_eq!(all, of_class, "no other class than {class}");
     of_class
 }
@@ -46,12 +52,20 @@ async fn failed_over(sidecar: &Sidecar, class: &str) -> f64 {
 async fn a_new_path_that_was_never_reached_costs_no_method_and_no_body() {
     let legacy = echo().await;
     let identity = |identity: &str| {
-        format!("  - {{ name: shop, match: {{ path: / }}, identity: [ {identity} ], without_identity: follow, flag: true }}\n")
+        format!(
+            "  - {{ name: shop, match: {{ path: / }}, identity: [ {identity} ], without_identity: follow, flag: true }}\n"
+        )
     };
     // The body is streamed, or captured whole, or in parts because it is longer than what is kept.
-    let plans = [("{ header: x-shopper-id }", "4MiB"), ("{ json: /from }", "4MiB"), ("{ json: /from }", "64KiB")];
+    let plans = [
+        ("{ header: x-shopper-id }", "4MiB"),
+        ("{ json: /from }", "4MiB"),
+        ("{ json: /from }", "64KiB"),
+    ];
     for (source, cap) in plans {
-        let plan = Plan::new(&legacy, &Nobody::open()).routes(&identity(source)).more(&format!("served_by: true\ncapture: {{ body: {cap} }}"));
+        let plan = Plan::new(&legacy, &Nobody::open())
+            .routes(&identity(source))
+            .more(&format!("served_by: true\ncapture: {{ body: {cap} }}"));
         let sidecar = plan.start();
         let mut client = Client::connect(sidecar.address).await;
         let mut sent = 0.0;
@@ -60,18 +74,27 @@ async fn a_new_path_that_was_never_reached_costs_no_method_and_no_body() {
                 let body = vec![b'x'; len];
                 let answer = client.send(request(method.clone(), "/", &[], body.clone())).await;
                 sent += 1.0;
-                assert_eq!((answer.status, answer.header("x-understudy-served-by")), (200, "legacy"), "{method} {len}");
+                assert_eq!(
+                    (answer.status, answer.header("x-understudy-served-by")),
+                    (200, "legacy"),
+                    "{method} {len}"
+                );
                 assert!(answer.body == body || method == Method::HEAD, "{method} {len}");
                 let received = legacy.received().pop().unwrap();
                 assert!(received.method == method && received.body == body, "{method} {len}");
             }
         }
         let mut client = Socket::connect(sidecar.address).await;
-        client.send("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").await;
+        client
+            .send("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+            .await;
         client.send("3\r\ntwo\r\n0\r\n\r\n").await;
         assert_eq!(client.message().await.body, b"onetwo");
         assert_eq!(failed_over(&sidecar, "never_reached").await, sent + 1.0);
-        assert_eq!(sidecar.metric(FAILED, &["\"connect\"", "side=\"new\""]).await, sent + 1.0);
+        assert_eq!(
+            sidecar.metric(FAILED, &["\"connect\"", "side=\"new\""]).await,
+            sent + 1.0
+        );
         sidecar.wait_for_zero("understudy_capture_bytes", &[]).await;
     }
 }
@@ -95,7 +118,10 @@ async fn connections_that_died_in_the_pool_are_found_dead_before_anything_is_wri
     let mut new = Backend::saying("new").await;
     let sidecar = live(&legacy, &new).new_more("idle: 60s").start();
     let mut client = Client::connect(sidecar.address).await;
-    for (round, method) in [Method::POST, Method::GET, Method::DELETE, Method::PUT].into_iter().enumerate() {
+    for (round, method) in [Method::POST, Method::GET, Method::DELETE, Method::PUT]
+        .into_iter()
+        .enumerate()
+    {
         assert_eq!(client.send(request(method.clone(), "/", &[], "1")).await.text(), "new");
         new.go_away().await;
         let answer = client.send(request(method.clone(), "/", &[], "2")).await;
@@ -133,7 +159,11 @@ async fn a_reset_before_anybody_knows_what_was_written_is_never_answered_twice()
     let sidecar = live(&legacy, &new).start();
     let mut by_legacy = 0;
     for round in 0..20 {
-        assert_eq!(get(sidecar.address, "/", &[]).await.status, 200, "a GET is always answered");
+        assert_eq!(
+            get(sidecar.address, "/", &[]).await.status,
+            200,
+            "a GET is always answered"
+        );
         by_legacy += 1;
         let answer = post(sidecar.address, "/", &[], "body").await;
         // Whether the reset or the request came first is the kernel's doing.
@@ -150,7 +180,8 @@ async fn a_reset_before_anybody_knows_what_was_written_is_never_answered_twice()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_new_goes_away_and_comes_back_every_shopper_gets_an_answer() {
     let legacy = Backend::answering(|r| Reply::text(format!("legacy {}", r.target))).await;
-    let mut new = Backend::answering(|r| Reply::text(format!("new {}", r.target)).after(Duration::from_millis(2))).await;
+    let mut new =
+        Backend::answering(|r| Reply::text(format!("new {}", r.target)).after(Duration::from_millis(2))).await;
     let sidecar = live(&legacy, &new).start();
     let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let shoppers: Vec<_> = (0..16)
@@ -168,7 +199,11 @@ async fn while_new_goes_away_and_comes_back_every_shopper_gets_an_answer() {
                     assert_eq!(answer.status, 200, "{answer:?}");
                     let side = answer.header("x-understudy-served-by").to_owned();
                     assert_eq!(answer.text(), format!("{side} {target}"));
-                    if side == "new" { by_new += 1 } else { by_legacy += 1 }
+                    if side == "new" {
+                        by_new += 1;
+                    } else {
+                        by_legacy += 1;
+                    }
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
                 (by_new, by_legacy)
@@ -210,7 +245,11 @@ async fn unknown(script: Script, status: u16) {
     let sidecar = live(&legacy, &new).start();
     for method in SAFE {
         let answer = send(sidecar.address, method.clone(), "/", &[], "").await;
-        assert_eq!((answer.status, answer.header("x-understudy-served-by")), (200, "legacy"), "{method}");
+        assert_eq!(
+            (answer.status, answer.header("x-understudy-served-by")),
+            (200, "legacy"),
+            "{method}"
+        );
     }
     assert_eq!(legacy.count(), SAFE.len());
     for method in ACTING {
@@ -237,17 +276,27 @@ async fn a_request_that_new_may_have_seen_is_repeated_only_where_that_is_harmles
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_counts_as_failure_is_replaced_only_where_asking_again_is_harmless() {
     let legacy = Backend::saying("legacy").await;
-    let new = Backend::answering(|r| Reply { status: r.target[1..].parse().unwrap(), ..Reply::text("new") }).await;
+    let new = Backend::answering(|r| Reply {
+        status: r.target[1..].parse().unwrap(),
+        ..Reply::text("new")
+    })
+    .await;
     let sidecar = live(&legacy, &new).start();
     for status in [500, 502, 503, 599] {
         let target = format!("/{status}");
         assert_eq!(get(sidecar.address, &target, &[]).await.text(), "legacy");
         let answer = post(sidecar.address, &target, &[], "body").await;
-        assert_eq!((answer.status, answer.text(), answer.header("x-understudy-error")), (status, "new", ""));
+        assert_eq!(
+            (answer.status, answer.text(), answer.header("x-understudy-error")),
+            (status, "new", "")
+        );
     }
     for status in [200, 204, 301, 400, 401, 404, 429] {
         let answer = get(sidecar.address, &format!("/{status}"), &[]).await;
-        assert_eq!((answer.status, answer.header("x-understudy-served-by")), (status, "new"));
+        assert_eq!(
+            (answer.status, answer.header("x-understudy-served-by")),
+            (status, "new")
+        );
     }
     assert_eq!((legacy.count(), failed_over(&sidecar, "answered").await), (4, 4.0));
 }
@@ -257,7 +306,13 @@ async fn which_answers_count_as_failure_is_the_routes_to_say() {
     let legacy = Backend::saying("legacy").await;
     let new = Backend::answering(|r| Reply::status(r.target[1..].parse().unwrap())).await;
     let sidecar = live_with(&legacy, &new, "statuses: [401, 404, 503]").start();
-    for (status, served_by) in [(401, "legacy"), (404, "legacy"), (503, "legacy"), (500, "new"), (403, "new")] {
+    for (status, served_by) in [
+        (401, "legacy"),
+        (404, "legacy"),
+        (503, "legacy"),
+        (500, "new"),
+        (403, "new"),
+    ] {
         let answer = get(sidecar.address, &format!("/{status}"), &[]).await;
         assert_eq!(answer.header("x-understudy-served-by"), served_by, "{status}");
         assert_eq!(answer.status, if served_by == "new" { status } else { 200 });
@@ -286,16 +341,26 @@ async fn a_class_that_is_switched_off_is_answered_as_it_is() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_new_stalls_legacy_still_answers_before_the_sender_gives_up() {
     let legacy = Backend::saying("legacy").await;
-    for new in [Backend::start(Script::Stall).await, Backend::start(Script::NeverRead).await] {
+    for new in [
+        Backend::start(Script::Stall).await,
+        Backend::start(Script::NeverRead).await,
+    ] {
         // On its own it would have ten seconds.
-        let sidecar = live_with(&legacy, &new, "deadline: 1500ms").new_more("timeout: 10s").start();
+        let sidecar = live_with(&legacy, &new, "deadline: 1500ms")
+            .new_more("timeout: 10s")
+            .start();
         let since = Instant::now();
         assert_eq!(get(sidecar.address, "/", &[]).await.text(), "legacy");
         let took = since.elapsed();
-        assert!(took >= Duration::from_millis(750) && took < Duration::from_millis(1_500), "{took:?}");
+        assert!(
+            took >= Duration::from_millis(750) && took < Duration::from_millis(1_500),
+            "{took:?}"
+        );
     }
     let new = Blackhole::open().await;
-    let sidecar = live_with(&legacy, &new, "deadline: 1500ms").new_more("connect_timeout: 10s").start();
+    let sidecar = live_with(&legacy, &new, "deadline: 1500ms")
+        .new_more("connect_timeout: 10s")
+        .start();
     let since = Instant::now();
     assert_eq!(get(sidecar.address, "/", &[]).await.text(), "legacy");
     assert!(since.elapsed() < Duration::from_millis(1_500), "{:?}", since.elapsed());
@@ -305,10 +370,14 @@ async fn when_new_stalls_legacy_still_answers_before_the_sender_gives_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_new_has_no_room_for_goes_to_legacy() {
     let (legacy, new) = (Backend::saying("legacy").await, Listener::open().await);
-    let plan = live(&legacy, &new).new_more("timeout: 10s").more("limits: { in_flight: 1 }\nserved_by: true");
+    let plan = live(&legacy, &new)
+        .new_more("timeout: 10s")
+        .more("limits: { in_flight: 1 }\nserved_by: true");
     let sidecar = plan.start();
     let mut first = Socket::connect(sidecar.address).await;
-    first.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+    first
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+        .await;
     let mut backend = new.accept().await;
     backend.message().await;
     for method in [Method::GET, Method::POST] {
@@ -363,12 +432,19 @@ async fn an_upload_that_breaks_off_before_new_was_reached_goes_nowhere() {
     let (legacy, new) = (Backend::saying("legacy").await, Blackhole::open().await);
     let sidecar = live(&legacy, &new).start();
     let mut client = Socket::connect(sidecar.address).await;
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf").await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
+        .await;
     drop(client);
     deadline("the client to be forgotten", || legacy.open() == 0).await;
-    sidecar.wait_for_metric("understudy_connections_accepted_total", &[], 1.0).await;
+    sidecar
+        .wait_for_metric("understudy_connections_accepted_total", &[], 1.0)
+        .await;
     assert_eq!(get(sidecar.address, "/", &[]).await.text(), "legacy");
-    assert!(legacy.received().iter().all(|r| r.method == Method::GET), "half a request was repeated");
+    assert!(
+        legacy.received().iter().all(|r| r.method == Method::GET),
+        "half a request was repeated"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -390,7 +466,10 @@ async fn a_client_gets_exactly_one_answer_and_keeps_its_connection() {
         new.set(script);
         client.send(format!("GET /{round} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
         let answer = client.message().await;
-        assert_eq!((answer.status(), answer.body), (200, format!("legacy /{round}").into_bytes()));
+        assert_eq!(
+            (answer.status(), answer.body),
+            (200, format!("legacy /{round}").into_bytes())
+        );
     }
     client.finish().await;
     client.ends().await;
@@ -423,7 +502,9 @@ async fn a_body_that_was_kept_whole_is_repeated_whole_and_any_other_not_at_all()
         assert!(answer.status == 200 && answer.body == body[..len], "{len}");
     }
     let mut client = Socket::connect(sidecar.address).await;
-    client.send("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n").await;
+    client
+        .send("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+        .await;
     client.send("3\r\ntwo\r\n0\r\n\r\n").await;
     assert_eq!(client.message().await.body, b"onetwo");
     assert_eq!((legacy.count(), failed_over(&sidecar, "answered").await), (4, 4.0));
@@ -438,7 +519,10 @@ async fn when_both_fail_the_client_hears_of_it_once() {
     let new = Backend::start(Script::CloseWithoutAnswer).await;
     let sidecar = live(&Nobody::open(), &new).start();
     let answer = get(sidecar.address, "/", &[]).await;
-    assert_eq!((answer.status, answer.header("x-understudy-error")), (502, "connect_failed"));
+    assert_eq!(
+        (answer.status, answer.header("x-understudy-error")),
+        (502, "connect_failed")
+    );
     assert_eq!(sidecar.metric("understudy_answers_made_total", &[]).await, 1.0);
     assert_eq!(sidecar.metric(FAILED, &["side=\"new\"", "\"reset\""]).await, 1.0);
     assert_eq!(sidecar.metric(FAILED, &["side=\"legacy\"", "\"connect\""]).await, 1.0);
@@ -446,4 +530,36 @@ async fn when_both_fail_the_client_hears_of_it_once() {
     let legacy = Backend::answering(|_| Reply::status(500)).await;
     let sidecar = live(&legacy, &new).start();
     assert_eq!(get(sidecar.address, "/", &[]).await.status, 500);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exchange_whose_client_left_is_closed_and_what_new_did_meanwhile_counts() {
+    let legacy = Listener::open().await;
+    let new = Backend::answering(|_| Reply::status(500)).await;
+    let sidecar = Plan::new(&legacy, &new)
+        .route("flag: false\nshadow: true\nbudgets: [ { name: errors, metric: error_rate, action: alert } ]")
+        .start();
+    let mut client = Socket::connect(sidecar.address).await;
+    client
+        .send("GET / HTTP/1.1\r\nHost: a\r\nX-Shopper-Id: anna\r\n\r\n")
+        .await;
+    let mut backend = legacy.accept().await;
+    backend.message().await;
+    assert!(new.wait_for(1).await[0].is_copy());
+    drop(client);
+    backend.ends().await;
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let guard = &sidecar.status().await["routes"][0]["guard"];
+        if guard["outcomes"] == 1 {
+            assert_eq!(
+                (&guard["no_evidence"], &guard["new_failed"]),
+                (&1.into(), &1.into()),
+                "{guard}"
+            );
+            break;
+        }
+        assert!(Instant::now() < end, "the exchange was never closed: {guard}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

@@ -14,12 +14,19 @@ const MADE: &str = "understudy_answers_made_total";
 const FAILED: &str = "understudy_runs_failed_total";
 
 fn before(legacy: &impl Located) -> Sidecar {
-    Plan::new(legacy, &Nobody::open()).route("flag: false").legacy_more("timeout: 400ms, connect_timeout: 300ms").start()
+    Plan::new(legacy, &Nobody::open())
+        .route("flag: false")
+        .legacy_more("timeout: 400ms, connect_timeout: 300ms")
+        .start()
 }
 
 /// An answer of ours says why, and nothing that only an operator should know.
 fn is_ours(answer: &Answered, status: u16, reason: &str, backend: &impl Located) {
-    assert_eq!((answer.status, answer.header("x-understudy-error")), (status, reason), "{answer:?}");
+    assert_eq!(
+        (answer.status, answer.header("x-understudy-error")),
+        (status, reason),
+        "{answer:?}"
+    );
     let port = backend.address().port().to_string();
     let said = format!("{:?} {}", answer.headers, answer.text());
     for secret in ["127.0.0.1", &port, "legacy", "/secret", "hyper", "rust"] {
@@ -36,7 +43,13 @@ async fn fails_with(backend: &impl Located, status: u16, reason: &str, failure: 
         is_ours(&answer, status, reason, backend);
     }
     for (metric, label) in [(MADE, reason), (FAILED, failure)] {
-        assert_eq!(sidecar.metric(metric, &["route=\"shop\"", &format!("\"{label}\"")]).await, 3.0, "{metric} {label}");
+        assert_eq!(
+            sidecar
+                .metric(metric, &["route=\"shop\"", &format!("\"{label}\"")])
+                .await,
+            3.0,
+            "{metric} {label}"
+        );
     }
     sidecar.wait_for_zero("understudy_requests_in_flight", &[]).await;
 }
@@ -65,7 +78,13 @@ async fn a_backend_that_closes_without_an_answer_is_a_502() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_that_closes_within_its_headers_is_a_502() {
-    fails_with(&Backend::start(Script::Raw(b"HTTP/1.1 200 OK\r\nContent-Le")).await, 502, "reset", "reset").await;
+    fails_with(
+        &Backend::start(Script::Raw(b"HTTP/1.1 200 OK\r\nContent-Le")).await,
+        502,
+        "reset",
+        "reset",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +173,9 @@ async fn a_backends_time_does_not_run_while_it_waits_for_the_client() {
     let legacy = Backend::answering(|r| Reply::text(r.body.clone())).await;
     let sidecar = before(&legacy);
     let mut client = Socket::connect(sidecar.address).await;
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n").await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
+        .await;
     for part in ["a", "b", "c", "d"] {
         // Twice the backend's time in all.
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -189,11 +210,20 @@ async fn answer_in_part(part: &[u8]) -> (Message, Vec<u8>) {
 async fn an_answer_that_breaks_off_is_never_completed_towards_the_client() {
     let (head, rest) = answer_in_part(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
     assert_eq!((head.header("content-length"), &*rest), ("10", &b"half"[..]));
-    for part in ["4\r\nhalf\r\n", "4\r\nhalf\r\n9\r\nanoth", "4\r\nhalf\r\n0\r\n", "4\r\nhalf\r\nzz\r\n"] {
-        let (head, rest) = answer_in_part(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{part}").as_bytes()).await;
+    for part in [
+        "4\r\nhalf\r\n",
+        "4\r\nhalf\r\n9\r\nanoth",
+        "4\r\nhalf\r\n0\r\n",
+        "4\r\nhalf\r\nzz\r\n",
+    ] {
+        let (head, rest) =
+            answer_in_part(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{part}").as_bytes()).await;
         assert_eq!(head.header("transfer-encoding"), "chunked");
         assert!(rest.starts_with(b"4\r\nhalf\r\n"), "{}", String::from_utf8_lossy(&rest));
-        assert!(!rest.windows(3).any(|window| window == b"0\r\n"), "{part:?} was completed");
+        assert!(
+            !rest.windows(3).any(|window| window == b"0\r\n"),
+            "{part:?} was completed"
+        );
     }
 }
 
@@ -201,14 +231,24 @@ async fn an_answer_that_breaks_off_is_never_completed_towards_the_client() {
 async fn an_upload_that_breaks_off_is_never_completed_towards_the_backend() {
     let legacy = Listener::open().await;
     let sidecar = before(&legacy);
-    let uploads = [("Content-Length: 10", "half"), ("Transfer-Encoding: chunked", "4\r\nhalf\r\n"), ("Transfer-Encoding: chunked", "4\r\nhalf\r\n5\r\nof")];
+    let uploads = [
+        ("Content-Length: 10", "half"),
+        ("Transfer-Encoding: chunked", "4\r\nhalf\r\n"),
+        ("Transfer-Encoding: chunked", "4\r\nhalf\r\n5\r\nof"),
+    ];
     for (framing, part) in uploads {
         for reset in [false, true] {
             let mut client = Socket::connect(sidecar.address).await;
-            client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{part}")).await;
+            client
+                .send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{part}"))
+                .await;
             let mut backend = legacy.accept().await;
             let head = backend.head().await;
-            let arrived = if head.has("content-length") { backend.exactly(4).await } else { backend.chunk().await };
+            let arrived = if head.has("content-length") {
+                backend.exactly(4).await
+            } else {
+                backend.chunk().await
+            };
             assert_eq!(arrived, b"half");
             if reset {
                 client.reset();
@@ -228,12 +268,18 @@ async fn an_upload_that_breaks_off_while_it_is_captured_never_leaves() {
     let legacy = Backend::saying("legacy").await;
     let routes = "  - { name: shop, match: { path: / }, identity: [ { json: /from } ], flag: CHECKOUT }\n";
     let sidecar = Plan::new(&legacy, &Nobody::open()).routes(routes).start();
-    for framing in ["Content-Length: 10\r\n\r\n{\"fr", "Transfer-Encoding: chunked\r\n\r\n4\r\n{\"fr\r\n"] {
+    for framing in [
+        "Content-Length: 10\r\n\r\n{\"fr",
+        "Transfer-Encoding: chunked\r\n\r\n4\r\n{\"fr\r\n",
+    ] {
         let mut client = Socket::connect(sidecar.address).await;
         client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}")).await;
         client.finish().await;
         let answer = client.message().await;
-        assert_eq!((answer.status(), answer.header("x-understudy-error")), (400, "body_broken"));
+        assert_eq!(
+            (answer.status(), answer.header("x-understudy-error")),
+            (400, "body_broken")
+        );
         client.ends().await;
     }
     assert_eq!(legacy.connections(), 0);
@@ -246,10 +292,14 @@ async fn a_backend_may_refuse_an_upload_before_it_has_read_it() {
     let legacy = Listener::open().await;
     let sidecar = before(&legacy);
     let mut client = Socket::connect(sidecar.address).await;
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n").await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n")
+        .await;
     let mut backend = legacy.accept().await;
     backend.head().await;
-    backend.send("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno!").await;
+    backend
+        .send("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno!")
+        .await;
     let answer = client.message().await;
     assert_eq!((answer.status(), &*answer.body), (413, &b"no!"[..]));
 }
@@ -262,7 +312,9 @@ async fn bytes_after_an_answer_are_nobodys_answer() {
     client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let mut backend = legacy.accept().await;
     backend.message().await;
-    backend.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged").await;
+    backend
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+        .await;
     assert_eq!(client.message().await.body, b"1");
     client.send("GET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let mut second = legacy.accept().await;

@@ -37,7 +37,9 @@ impl Scene {
             assert_eq!(answer.status(), *status, "{}", String::from_utf8_lossy(bytes));
         }
         #[allow(clippy::cast_precision_loss, reason = "a handful of cases")]
-        self.sidecar.wait_for_metric(metric, &[&format!("reason=\"{reason}\"")], cases.len() as f64).await;
+        self.sidecar
+            .wait_for_metric(metric, &[&format!("reason=\"{reason}\"")], cases.len() as f64)
+            .await;
         assert_eq!(self.legacy.count(), 0);
         assert_eq!(get(self.sidecar.address, "/next", &[]).await.status, 200);
         assert_eq!(self.legacy.count(), 1);
@@ -46,12 +48,19 @@ impl Scene {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_with_two_framings_is_one_message_and_the_connection_ends() {
-    for (first, second) in [("Content-Length: 6", "Transfer-Encoding: chunked"), ("Transfer-Encoding: chunked", "Content-Length: 6")] {
+    for (first, second) in [
+        ("Content-Length: 6", "Transfer-Encoding: chunked"),
+        ("Transfer-Encoding: chunked", "Content-Length: 6"),
+    ] {
         let legacy = Listener::open().await;
         let sidecar = Plan::new(&legacy, &Nobody::open()).route("flag: false").start();
         let mut client = Socket::connect(sidecar.address).await;
         let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
-        client.send(format!("POST /1 HTTP/1.1\r\nHost: a\r\n{first}\r\n{second}\r\n\r\n3\r\nabc\r\n0\r\n\r\n{smuggled}")).await;
+        client
+            .send(format!(
+                "POST /1 HTTP/1.1\r\nHost: a\r\n{first}\r\n{second}\r\n\r\n3\r\nabc\r\n0\r\n\r\n{smuggled}"
+            ))
+            .await;
         let mut backend = legacy.accept().await;
         let received = backend.message().await;
         assert_eq!((&*received.start, &*received.body), ("POST /1 HTTP/1.1", &b"abc"[..]));
@@ -92,20 +101,31 @@ async fn a_length_that_is_said_twice_alike_is_said_once() {
     let legacy = Listener::open().await;
     let sidecar = Plan::new(&legacy, &Nobody::open()).route("flag: false").start();
     let mut client = Socket::connect(sidecar.address).await;
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc").await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc")
+        .await;
     let received = legacy.accept().await.message().await;
-    assert_eq!((received.all("content-length"), &*received.body), (vec![&b"3"[..]], &b"abc"[..]));
+    assert_eq!(
+        (received.all("content-length"), &*received.body),
+        (vec![&b"3"[..]], &b"abc"[..])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transfer_coding_that_hides_the_end_is_refused() {
     let request = |lines: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n0\r\n\r\n").into_bytes();
-    let unknown: Vec<Vec<u8>> =
-        ["chunked, gzip", "identity", "xchunked", "\"chunked\"", "chunked;q=1", ""]
-            .iter()
-            .map(|coding| request(&format!("Transfer-Encoding: {coding}")))
-            .chain([b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec()])
-            .collect();
+    let unknown: Vec<Vec<u8>> = [
+        "chunked, gzip",
+        "identity",
+        "xchunked",
+        "\"chunked\"",
+        "chunked;q=1",
+        "",
+    ]
+    .iter()
+    .map(|coding| request(&format!("Transfer-Encoding: {coding}")))
+    .chain([b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec()])
+    .collect();
     let cases: Vec<_> = unknown.iter().map(|bytes| (400, &**bytes)).collect();
     Scene::new().await.refuses(&cases, MALFORMED).await;
     let stacked: Vec<Vec<u8>> = [
@@ -118,7 +138,10 @@ async fn a_transfer_coding_that_hides_the_end_is_refused() {
     .map(|lines| request(lines))
     .collect();
     let cases: Vec<_> = stacked.iter().map(|bytes| (501, &**bytes)).collect();
-    Scene::new().await.refuses(&cases, ("understudy_answers_made_total", "unknown_coding")).await;
+    Scene::new()
+        .await
+        .refuses(&cases, ("understudy_answers_made_total", "unknown_coding"))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -133,7 +156,10 @@ async fn bytes_that_two_readers_read_differently_are_refused() {
         (400, b"GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\n\tfolded\r\n\r\n"),
         (400, b"GET / HTTP/1.1\r\n Host: a\r\n\r\n"),
         (400, b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length : 5\r\n\r\nhello"),
-        (400, b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding\t: chunked\r\n\r\n0\r\n\r\n"),
+        (
+            400,
+            b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding\t: chunked\r\n\r\n0\r\n\r\n",
+        ),
         (400, b"GET / HTTP/1.1\r\nHost: a\r\n: empty\r\n\r\n"),
         (400, b"GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n"),
         (400, b"GET / HTTP/1.1\r\nHost: a\r\nX(A): 1\r\n\r\n"),
@@ -157,7 +183,10 @@ async fn a_request_line_that_is_none_is_refused() {
         (400, b"(GET) / HTTP/1.1\r\nHost: a\r\n\r\n"),
         (400, b" / HTTP/1.1\r\nHost: a\r\n\r\n"),
         (400, b"GET http:// HTTP/1.1\r\nHost: a\r\n\r\n"),
-        (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 TLS where none is spoken\r\n\r\n"),
+        (
+            400,
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 TLS where none is spoken\r\n\r\n",
+        ),
     ];
     Scene::new().await.refuses(cases, MALFORMED).await;
 }
@@ -180,15 +209,26 @@ async fn a_target_that_is_neither_path_nor_url_is_refused() {
         (400, b"GET shop.example:80 HTTP/1.1\r\nHost: a\r\n\r\n"),
         (400, b"GET ?q HTTP/1.1\r\nHost: a\r\n\r\n"),
         (400, b"GET http://user:pw@shop.example/ HTTP/1.1\r\nHost: a\r\n\r\n"),
-        (400, b"GET http://shop.example@evil.example/ HTTP/1.1\r\nHost: shop.example\r\n\r\n"),
+        (
+            400,
+            b"GET http://shop.example@evil.example/ HTTP/1.1\r\nHost: shop.example\r\n\r\n",
+        ),
     ];
     let scene = Scene::new().await;
     for (status, bytes) in cases {
-        assert_eq!(scene.refusal(bytes).await.status(), *status, "{}", String::from_utf8_lossy(bytes));
+        assert_eq!(
+            scene.refusal(bytes).await.status(),
+            *status,
+            "{}",
+            String::from_utf8_lossy(bytes)
+        );
     }
     assert_eq!(scene.legacy.count(), 0);
     // The parser refuses some of them before we see them.
-    let made = scene.sidecar.metric("understudy_answers_made_total", &["reason=\"bad_target\""]).await;
+    let made = scene
+        .sidecar
+        .metric("understudy_answers_made_total", &["reason=\"bad_target\""])
+        .await;
     let parser = scene.sidecar.metric(MALFORMED.0, &[MALFORMED.1]).await;
     #[allow(clippy::cast_precision_loss, reason = "a handful of cases")]
     let expected = cases.len() as f64;
@@ -209,7 +249,10 @@ async fn no_host_two_hosts_and_an_illegal_host_are_refused() {
         (400, b"GET / HTTP/1.1\r\nHost: a#b\r\n\r\n"),
         (400, b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n"),
     ];
-    Scene::new().await.refuses(cases, ("understudy_answers_made_total", "bad_host")).await;
+    Scene::new()
+        .await
+        .refuses(cases, ("understudy_answers_made_total", "bad_host"))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -235,15 +278,27 @@ async fn an_upload_whose_chunks_make_no_sense_is_never_completed() {
             bytes.extend_from_slice(broken);
             let answer = scene.refusal(&bytes).await;
             let reason = answer.header("x-understudy-error").to_owned();
-            assert_eq!((answer.status(), &*reason), (400, "body_broken"), "{at} {}", String::from_utf8_lossy(broken));
+            assert_eq!(
+                (answer.status(), &*reason),
+                (400, "body_broken"),
+                "{at} {}",
+                String::from_utf8_lossy(broken)
+            );
         }
         assert_eq!(scene.legacy.count(), 0, "{route}");
         deadline("the broken uploads to end at the backend", || scene.legacy.open() == 0).await;
         #[allow(clippy::cast_precision_loss, reason = "a handful of cases")]
         let expected = broken.len() as f64;
-        let made = scene.sidecar.metric("understudy_answers_made_total", &["reason=\"body_broken\""]).await;
+        let made = scene
+            .sidecar
+            .metric("understudy_answers_made_total", &["reason=\"body_broken\""])
+            .await;
         assert_eq!(made, expected);
-        assert_eq!(scene.sidecar.metric("understudy_runs_failed_total", &[]).await, 0.0, "legacy failed nobody");
+        assert_eq!(
+            scene.sidecar.metric("understudy_runs_failed_total", &[]).await,
+            0.0,
+            "legacy failed nobody"
+        );
     }
 }
 
@@ -260,7 +315,8 @@ async fn lenient_line_ends_are_written_anew() {
 
 /// Requests like those above, each broken at a place of its own.
 fn mutations() -> impl Iterator<Item = Vec<u8>> {
-    const WHOLE: &[u8] = b"POST http://a/b?c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nX-Shopper-Id: anna\r\n\
+    const WHOLE: &[u8] =
+        b"POST http://a/b?c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nX-Shopper-Id: anna\r\n\
         Connection: keep-alive\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
     let mut state = 0x2545_f491_u32;
     let mut next = move |below: usize| {

@@ -219,3 +219,49 @@ async fn a_killed_route_goes_on_being_copied_so_that_one_sees_it_recover() {
     assert_eq!(sidecar.metric("understudy_copies_skipped_total", &["reason=\"killed\""]).await, 1.0);
     assert_eq!(new.count(), before);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_that_was_acknowledged_is_not_undone_by_a_rearm_that_was_asked_before() {
+    let (legacy, new) = (Backend::saying("legacy").await, Backend::saying("new").await);
+    let sidecar = Arc::new(Plan::new(&legacy, &new).route(LIVE).features(ON).start());
+    assert_eq!(sidecar.kill("shop").await.status, 200);
+    let blocker = stall(&sidecar);
+    let waiting = tokio::spawn({
+        let sidecar = Arc::clone(&sidecar);
+        async move { sidecar.rearm("shop").await }
+    });
+    // The re-arm waits for the disk; how long it has done so does not matter.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(sidecar.kill("shop").await.json()["in_force"], true);
+    drop(blocker);
+    let answer = waiting.await.unwrap();
+    assert!([409, 503].contains(&answer.status), "{}", answer.text());
+    assert_eq!(side(&sidecar).await, "legacy");
+    assert_eq!(sidecar.rearm("shop").await.status, 200);
+    assert_eq!(side(&sidecar).await, "new");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_began_under_earlier_rules_obeys_the_kills_of_their_flags() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (legacy, new) = (Backend::saying("legacy").await, Backend::saying("new").await);
+    let route = |flag: &str| {
+        format!("  - name: shop\n    match: {{ path: / }}\n    identity: [ {{ json: /who }} ]\n    flag: {flag}\n")
+    };
+    let other = format!("{ON}  OTHER: {{ type: percentage, percentage: 0 }}\n");
+    let sidecar = Plan::new(&legacy, &new).routes(&route("NEW_SHOP")).features(&other).start();
+    let path = sidecar.folder.path().join("understudy.yaml");
+    let mut client = tokio::net::TcpStream::connect(sidecar.address).await.unwrap();
+    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 14\r\n\r\n{\"who\":").await.unwrap();
+    crate::support::deadline("the request to be under way", || sidecar.captured() > 0).await;
+    let killed = sidecar.admin(Method::POST, "/api/v1/feature-flags/NEW_SHOP/kill", r#"{"reason":"a test"}"#).await;
+    assert_eq!(killed.status, 200, "{}", killed.text());
+    let config = std::fs::read_to_string(&path).unwrap().replace("flag: NEW_SHOP", "flag: OTHER");
+    std::fs::write(&path, config).unwrap();
+    sidecar.reload(&other).await.unwrap();
+    client.write_all(b"\"anna\"}").await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("legacy"), "{answer}");
+    assert_eq!(new.count(), 0);
+}

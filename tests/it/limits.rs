@@ -5,7 +5,9 @@ use std::time::Duration;
 use http::Method;
 use tokio::time::Instant;
 
-use crate::support::{Backend, Client, Listener, Located, Nobody, Plan, Reply, Sidecar, Socket, deadline, get, post, request, send};
+use crate::support::{
+    Backend, Client, Listener, Located, Nobody, Plan, Reply, Sidecar, Socket, deadline, get, post, request, send,
+};
 
 const MADE: &str = "understudy_answers_made_total";
 const CLIENT_ERRORS: &str = "understudy_client_errors_total";
@@ -15,14 +17,20 @@ async fn echo() -> Backend {
 }
 
 fn limited(legacy: &impl Located, limits: &str) -> Sidecar {
-    Plan::new(legacy, &Nobody::open()).route("flag: false").more(&format!("limits: {{ {limits} }}")).start()
+    Plan::new(legacy, &Nobody::open())
+        .route("flag: false")
+        .more(&format!("limits: {{ {limits} }}"))
+        .start()
 }
 
 /// A deadline is never early, and late only by the sweep's ticks and what a busy machine adds.
 fn on_time(since: Instant, limit_ms: u64) {
     let took = since.elapsed();
     let limit = Duration::from_millis(limit_ms);
-    assert!(took >= limit && took < limit + Duration::from_secs(1), "{took:?} for {limit:?}");
+    assert!(
+        took >= limit && took < limit + Duration::from_secs(1),
+        "{took:?} for {limit:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,10 +44,14 @@ async fn a_header_section_over_its_limit_is_answered_with_431() {
     assert_eq!(get(sidecar.address, "/", &many).await.status, 431);
     // Not even one that never ends is kept.
     let mut client = Socket::connect(sidecar.address).await;
-    client.try_send(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}{long}{long}")).await;
+    client
+        .try_send(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}{long}{long}"))
+        .await;
     assert_eq!(client.head().await.status(), 431);
     client.rest().await;
-    sidecar.wait_for_metric(CLIENT_ERRORS, &["headers_too_large"], 3.0).await;
+    sidecar
+        .wait_for_metric(CLIENT_ERRORS, &["headers_too_large"], 3.0)
+        .await;
     assert_eq!(legacy.count(), 0);
     let nearly = "x".repeat(15_000);
     assert_eq!(get(sidecar.address, "/", &[("x-long", &nearly)]).await.status, 200);
@@ -52,7 +64,10 @@ async fn a_target_over_its_limit_is_answered_with_414() {
     let sidecar = limited(&legacy, "target_bytes: 1KiB");
     let target = |len: usize| format!("/{}", "x".repeat(len - 1));
     let answer = get(sidecar.address, &target(1_025), &[]).await;
-    assert_eq!((answer.status, answer.header("x-understudy-error")), (414, "target_too_long"));
+    assert_eq!(
+        (answer.status, answer.header("x-understudy-error")),
+        (414, "target_too_long")
+    );
     assert_eq!(legacy.count(), 0);
     assert_eq!(get(sidecar.address, &target(1_024), &[]).await.status, 200);
     assert_eq!(sidecar.metric(MADE, &["target_too_long"]).await, 1.0);
@@ -63,15 +78,22 @@ async fn a_body_over_its_limit_is_answered_with_413_and_never_completed() {
     let legacy = echo().await;
     let sidecar = limited(&legacy, "body: 10KiB");
     let answer = post(sidecar.address, "/", &[], vec![b'x'; 10_241]).await;
-    assert_eq!((answer.status, answer.header("x-understudy-error")), (413, "body_too_large"));
+    assert_eq!(
+        (answer.status, answer.header("x-understudy-error")),
+        (413, "body_too_large")
+    );
     // A body whose length was said is refused before anything of it is read.
     let mut client = Socket::connect(sidecar.address).await;
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n").await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n")
+        .await;
     assert_eq!((client.message().await.status(), legacy.connections()), (413, 0));
     client.ends().await;
     // One without a length is streamed until it turns out to be too long.
     let mut client = Socket::connect(sidecar.address).await;
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .await;
     let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
     for _ in 0..3 {
         client.try_send(&chunk).await;
@@ -90,8 +112,14 @@ async fn a_client_that_still_sends_reads_why_it_was_refused() {
     let sidecar = limited(&legacy, "body: 10KiB");
     for round in 0..20 {
         let mut client = Client::connect(sidecar.address).await;
-        let answer = client.try_send(request(Method::POST, "/", &[], vec![b'x'; 3_000_000])).await;
-        assert_eq!(answer.map(|answer| answer.status).map_err(|e| e.to_string()), Ok(413), "{round}");
+        let answer = client
+            .try_send(request(Method::POST, "/", &[], vec![b'x'; 3_000_000]))
+            .await;
+        assert_eq!(
+            answer.map(|answer| answer.status).map_err(|e| e.to_string()),
+            Ok(413),
+            "{round}"
+        );
     }
 }
 
@@ -99,14 +127,27 @@ async fn a_client_that_still_sends_reads_why_it_was_refused() {
 async fn connect_and_trace_are_not_allowed() {
     let legacy = echo().await;
     let sidecar = limited(&legacy, "idle: 60s");
-    for request in ["TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", "CONNECT shop.example:443 HTTP/1.1\r\nHost: shop.example:443\r\n\r\n"] {
+    for request in [
+        "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "CONNECT shop.example:443 HTTP/1.1\r\nHost: shop.example:443\r\n\r\n",
+    ] {
         let mut client = Socket::connect(sidecar.address).await;
         client.send(request).await;
         let answer = client.message().await;
-        assert_eq!((answer.status(), answer.header("x-understudy-error")), (405, "method_not_allowed"), "{request}");
+        assert_eq!(
+            (answer.status(), answer.header("x-understudy-error")),
+            (405, "method_not_allowed"),
+            "{request}"
+        );
         assert!(answer.header("allow").contains("GET") && !answer.header("allow").contains("TRACE"));
     }
-    assert_eq!((legacy.connections(), sidecar.metric(MADE, &["method_not_allowed"]).await), (0, 2.0));
+    assert_eq!(
+        (
+            legacy.connections(),
+            sidecar.metric(MADE, &["method_not_allowed"]).await
+        ),
+        (0, 2.0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,11 +158,20 @@ async fn slow_headers_are_answered_with_408_at_the_deadline() {
     let mut client = Socket::connect(sidecar.address).await;
     client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ").await;
     let answer = client.message().await;
-    assert_eq!((answer.status(), answer.header("x-understudy-error")), (408, "header_timeout"));
+    assert_eq!(
+        (answer.status(), answer.header("x-understudy-error")),
+        (408, "header_timeout")
+    );
     assert_eq!(answer.header("connection"), "close");
     client.ends().await;
     on_time(since, 300);
-    assert_eq!((legacy.connections(), sidecar.metric(CLIENT_ERRORS, &["header_timeout"]).await), (0, 1.0));
+    assert_eq!(
+        (
+            legacy.connections(),
+            sidecar.metric(CLIENT_ERRORS, &["header_timeout"]).await
+        ),
+        (0, 1.0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -147,10 +197,14 @@ async fn a_slow_body_is_answered_with_408_and_never_completed() {
     let streamed = "  - { name: shop, match: { path: / } }\n";
     for (routes, connections) in [(captured, 0), (streamed, 1)] {
         let legacy = echo().await;
-        let plan = Plan::new(&legacy, &Nobody::open()).routes(routes).more("limits: { body_idle: 300ms }");
+        let plan = Plan::new(&legacy, &Nobody::open())
+            .routes(routes)
+            .more("limits: { body_idle: 300ms }");
         let sidecar = plan.start();
         let mut client = Socket::connect(sidecar.address).await;
-        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n").await;
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
+            .await;
         // Whoever goes on sending, however slowly, goes on.
         let mut since = Instant::now();
         for _ in 0..4 {
@@ -159,13 +213,21 @@ async fn a_slow_body_is_answered_with_408_and_never_completed() {
             client.send("x").await;
         }
         let answer = client.message().await;
-        assert_eq!((answer.status(), answer.header("x-understudy-error")), (408, "body_timeout"), "{routes}");
+        assert_eq!(
+            (answer.status(), answer.header("x-understudy-error")),
+            (408, "body_timeout"),
+            "{routes}"
+        );
         on_time(since, 300);
         client.rest().await;
         deadline("the broken upload to end", || legacy.open() == 0).await;
         assert_eq!((legacy.count(), legacy.connections()), (0, connections), "{routes}");
         assert_eq!(sidecar.metric(MADE, &["body_timeout"]).await, 1.0);
-        assert_eq!(sidecar.metric("understudy_runs_failed_total", &[]).await, 0.0, "legacy failed nobody");
+        assert_eq!(
+            sidecar.metric("understudy_runs_failed_total", &[]).await,
+            0.0,
+            "legacy failed nobody"
+        );
     }
 }
 
@@ -201,7 +263,9 @@ async fn unread(first: usize, second: usize) -> usize {
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let mut backend = legacy.accept().await;
     backend.message().await;
-    backend.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", first + second)).await;
+    backend
+        .send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", first + second))
+        .await;
     assert_eq!(client.head().await.status(), 200);
     let parts = tokio::spawn(async move {
         backend.try_send(vec![b'x'; first]).await;
@@ -238,7 +302,9 @@ async fn one_connection_too_many_is_answered_with_503_at_once() {
     let since = Instant::now();
     for round in 0..20 {
         let mut client = Client::connect(sidecar.address).await;
-        let answer = client.try_send(request(Method::POST, "/", &[], vec![b'x'; round * 10_000])).await;
+        let answer = client
+            .try_send(request(Method::POST, "/", &[], vec![b'x'; round * 10_000]))
+            .await;
         let answer = answer.unwrap_or_else(|e| panic!("{round}: {e:?}"));
         assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
         assert_eq!(answer.header("x-understudy-error"), "too_many_connections");
@@ -247,12 +313,19 @@ async fn one_connection_too_many_is_answered_with_503_at_once() {
     assert_eq!(sidecar.metric(CLIENT_ERRORS, &["too_many_connections"]).await, 20.0);
     assert_eq!(legacy.count(), 4);
     for client in &mut open {
-        assert_eq!(client.send(request(Method::GET, "/", &[], "")).await.status, 200, "who is in stays in");
+        assert_eq!(
+            client.send(request(Method::GET, "/", &[], "")).await.status,
+            200,
+            "who is in stays in"
+        );
     }
     drop(open.pop());
     let end = Instant::now() + Duration::from_secs(10);
     while get(sidecar.address, "/", &[]).await.status != 200 {
-        assert!(Instant::now() < end, "the place of the connection that ended was not given away");
+        assert!(
+            Instant::now() < end,
+            "the place of the connection that ended was not given away"
+        );
     }
 }
 
@@ -268,7 +341,12 @@ async fn one_request_too_many_is_answered_with_503_at_once() {
         backend.message().await;
         waiting.push((client, backend));
     }
-    assert_eq!(sidecar.metric("understudy_requests_in_flight", &["legacy", "serves"]).await, 3.0);
+    assert_eq!(
+        sidecar
+            .metric("understudy_requests_in_flight", &["legacy", "serves"])
+            .await,
+        3.0
+    );
     for method in [Method::GET, Method::POST] {
         let since = Instant::now();
         let answer = send(sidecar.address, method, "/", &[], "").await;
@@ -281,5 +359,7 @@ async fn one_request_too_many_is_answered_with_503_at_once() {
         backend.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
         assert_eq!(client.message().await.status(), 200);
     }
-    sidecar.wait_for_zero("understudy_requests_in_flight", &["legacy", "serves"]).await;
+    sidecar
+        .wait_for_zero("understudy_requests_in_flight", &["legacy", "serves"])
+        .await;
 }

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::disallowed_methods, reason = "tests wait, spawn and read clocks as their clients do")]
 
+mod admin;
 mod compare;
 mod body;
 mod drain;

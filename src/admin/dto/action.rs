@@ -78,6 +78,9 @@ pub struct Killed {
     pub in_force: bool,
     /// Whether it would survive a crash now. If not, storing it goes on for as long as it takes.
     pub stored: bool,
+    /// Whether the state file or the kill journal has it: both are read at a start, so it survives a restart.
+    #[serde(default)]
+    pub journaled: bool,
     /// False if it was killed already; then the first reason stands.
     pub changed: bool,
     /// Which life of the kill switch this is; a re-arm begins the next.
@@ -117,6 +120,7 @@ mod tests {
         let killed = Killed {
             in_force: true,
             stored: false,
+            journaled: true,
             changed: true,
             epoch: 3,
             target: Target {
@@ -128,7 +132,7 @@ mod tests {
         };
         assert_eq!(
             serde_json::to_string(&killed).unwrap(),
-            r#"{"in_force":true,"stored":false,"changed":true,"epoch":3,"target":{"kind":"route","name":"whatsapp"},"warnings":[]}"#
+            r#"{"in_force":true,"stored":false,"journaled":true,"changed":true,"epoch":3,"target":{"kind":"route","name":"whatsapp"},"warnings":[]}"#
         );
         assert_eq!(killed.target.to_string(), "route whatsapp");
     }

@@ -15,6 +15,6 @@ pub use divergence::{Diverged, Divergences, Place};
 pub use problem::{Fault, Problem};
 pub use readiness::{Readiness, Reason, State};
 pub use status::{
-    Budget, Compared, Copied, Counts, Evidence, Guard, Held, Kill, Latency, PerSide, PlaceCount, Process, Route, Rules,
-    Serves, Status, Store, Traffic,
+    Budget, Compared, Copied, Counts, Evidence, Guard, Held, KILL_SWITCH, Kill, Last, Latency, PerSide, PlaceCount,
+    Process, Route, Rules, Serves, Status, Store, Traffic,
 };

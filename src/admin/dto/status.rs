@@ -131,14 +131,35 @@ pub struct Route {
     pub guard: Option<Guard>,
     /// How fast both sides answer.
     pub latency: PerSide<Latency>,
+    /// When what should not happen last did.
+    #[serde(default)]
+    pub last: Last,
 }
+
+/// When something last happened on a route, to within five seconds; `null` if it did not since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Last {
+    /// Answers that the sidecar made up because the backend did not give one.
+    pub made: Option<String>,
+    /// Failures of new that clients got, which no budget saw.
+    pub new_unseen: Option<String>,
+    /// Requests that new failed and legacy answered.
+    pub failovers: Option<String>,
+    /// Critical differences.
+    pub critical: Option<String>,
+    /// Major differences.
+    pub major: Option<String>,
+}
+
+/// What [`Serves::why`] says of a flag that its own metadata kill.
+pub const KILL_SWITCH: &str = "kill_switch";
 
 /// Whom the rules choose.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Serves {
     /// `legacy` or `new` for everybody; `both` where it depends on the subject.
     pub by: String,
-    /// Why, in words: the decision's reason, or the percentage or list that decides.
+    /// Why, in words: the decision's reason, or the percentage or list that decides; behind a semicolon who is copied.
     pub why: String,
     /// The share of subjects on new, 0 to 100; `null` where a list decides.
     pub percent: Option<f64>,
@@ -203,6 +224,9 @@ pub struct Guard {
     pub new_served: u64,
     /// Runs of new that were copies.
     pub new_shadowed: u64,
+    /// Runs of new that failed while the client waited, about which legacy was not asked: no budget sees them.
+    #[serde(default)]
+    pub new_unseen: u64,
     /// Runs of new that brought no answer, or 5xx.
     pub new_failed: u64,
     /// Runs of legacy that brought no answer, or 5xx.

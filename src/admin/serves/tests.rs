@@ -173,3 +173,34 @@ fn shadow_mode_keeps_everybody_on_legacy_and_says_who_is_copied() {
         "on"
     );
 }
+
+#[test]
+fn metadata_that_kill_a_flag_are_told_apart_from_a_kill() {
+    let flag = "f: { type: boolean, enabled: true, metadata: { kill_switch: true } }";
+    assert_eq!(
+        line(&told("flag: f", flag, &[], KillBits::NONE)),
+        format!("legacy | {KILL_SWITCH} | 0")
+    );
+}
+
+#[test]
+fn copies_are_told_beside_the_choice_and_go_on_after_a_rollback() {
+    let flags = |percent: &str| format!("f: {{ type: percentage, percentage: {percent} }}, s: {{ type: boolean }}");
+    let route = "flag: f, dual_run: true";
+    let tell = |percent: &str, kills| line(&told(route, &flags(percent), &[], kills));
+    assert_eq!(tell("5", KillBits::NONE), "both | percent 5; all copied | 5");
+    assert_eq!(tell("0", KillBits::NONE), "legacy | percent 0; all copied | 0");
+    assert_eq!(tell("100", KillBits::ROUTE), "legacy | killed; all copied | 0");
+    assert_eq!(tell("100", KillBits::EVERYTHING), "legacy | everything is killed | 0");
+    assert_eq!(tell("100", KillBits::DUAL_RUN), "new | percent 100 | 100");
+    let sampled = "flag: f, shadow: { flag: true, percent: 10 }";
+    assert_eq!(
+        line(&told(sampled, &flags("5"), &[], KillBits::NONE)),
+        "both | percent 5; some copied | 5"
+    );
+    let shadow = "flag: f, shadow_mode: true, dual_run: true";
+    assert_eq!(
+        line(&told(shadow, &flags("5"), &[], KillBits::ROUTE)),
+        "legacy | killed; copied: percent 5 | 0"
+    );
+}

@@ -37,7 +37,10 @@ pub(super) fn route(route: &Route, at: &str, paint: Paint) -> String {
     lines.add("serves", &format!("{}: {}{share}", serves.by, plain(&serves.why)));
     lines.add(
         "",
-        &format!("{flag}, shadow mode {}, epoch {}", serves.shadow_mode, route.epoch),
+        &format!(
+            "{flag}, shadow mode {}, epoch {} (one more after each re-arm)",
+            serves.shadow_mode, route.epoch
+        ),
     );
     for kill in &route.killed_by {
         let ago = span(&kill.since, at);
@@ -49,6 +52,14 @@ pub(super) fn route(route: &Route, at: &str, paint: Paint) -> String {
     compared(route, &mut lines);
     lines.add("latency", &sides(&route.latency, latency));
     if let Some(guard) = &route.guard {
+        if guard.new_unseen > 0 {
+            let unseen = format!(
+                "{} of the {} that new served failed, and legacy was not asked: no budget sees them",
+                number(guard.new_unseen),
+                number(guard.new_served)
+            );
+            lines.add("blind", &unseen);
+        }
         for known in &guard.budgets {
             budget(known, &mut lines);
         }
@@ -130,7 +141,7 @@ fn budget(budget: &Budget, lines: &mut Lines) {
     let asked = format!("{name}: {metric}, {tolerate}, {action}");
     lines.add("budget", &plain(&format!("{asked}; {}", state(budget))));
     let numbers = format!(
-        "new bad {}, legacy bad {}, in {} pairs and {} failovers",
+        "new bad {}, legacy bad {}, of all requests; judged: {} pairs and {} failovers",
         number(budget.new_failed),
         number(budget.legacy_failed),
         number(budget.pairs),
@@ -145,6 +156,12 @@ fn budget(budget: &Budget, lines: &mut Lines) {
         ))
     });
     lines.add("", &(numbers + &evidence.collect::<String>()));
+    let bad = if metric.starts_with("latency") {
+        "bad: failed, or slower than the tolerance makes of legacy's median"
+    } else {
+        "bad: failed, or of a worse status class than the other side's answer"
+    };
+    lines.add("", bad);
     lines.add("", &plain(sight_detail));
 }
 
@@ -168,8 +185,12 @@ fn copied(copied: &Copied) -> String {
 }
 
 fn latency(latency: &Latency) -> String {
-    let pairs = latency.pairs_p50_ms.map(|ms| format!("median {ms:.1} ms in pairs"));
-    let all = latency.all_p50_at_most_ms.map(|ms| format!("at most {ms} ms over all"));
+    let pairs = latency
+        .pairs_p50_ms
+        .map(|ms| format!("median {ms:.1} ms in recent pairs"));
+    let all = latency
+        .all_p50_at_most_ms
+        .map(|ms| format!("half of all since the start within {ms} ms"));
     [pairs, all].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 

@@ -2,8 +2,27 @@
 //!
 //! Pure.
 
-use super::{Colour, counted, shortened, span};
-use crate::admin::dto::{Kill, Route, State, Status, Store, TargetKind};
+use super::{Colour, counted, number, requests, shortened, span};
+use crate::admin::dto::{Counts, KILL_SWITCH, Kill, Route, State, Status, Store, TargetKind};
+
+/// What happened within so many seconds goes on.
+const NOW_S: i64 = 600;
+
+/// What happened within so many seconds is told; the details have the rest.
+const LATELY_S: i64 = 3_600;
+
+/// So many answers that were not given are no slip.
+const MANY: u64 = 10;
+
+/// The reasons of made answers that say that a backend gave none.
+const WITHOUT_ANSWER: [&str; 6] = [
+    "connect_failed",
+    "connect_timeout",
+    "malformed_answer",
+    "overload",
+    "reset",
+    "timeout",
+];
 
 /// So much of a reason is told; the details have the whole.
 const REASON: usize = 200;
@@ -29,17 +48,36 @@ impl Level {
     }
 }
 
-/// One sentence.
+/// One sentence, and what to type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Headline {
     pub level: Level,
     pub text: String,
+    /// For a line of its own, to be copied.
+    pub command: Option<String>,
+}
+
+impl Headline {
+    fn of(level: Level, text: String) -> Self {
+        Self {
+            level,
+            text,
+            command: None,
+        }
+    }
+
+    fn then(self, command: String) -> Self {
+        Self {
+            command: Some(command),
+            ..self
+        }
+    }
 }
 
 /// All of them; at least one.
 pub(super) fn headlines(status: &Status) -> Vec<Headline> {
     let mut found = Vec::new();
-    let mut add = |level, text: String| found.push(Headline { level, text });
+    let mut add = |level, text: String| found.push(Headline::of(level, text));
     for reason in status
         .readiness
         .reasons
@@ -48,6 +86,10 @@ pub(super) fn headlines(status: &Status) -> Vec<Headline> {
     {
         add(Level::Alarm, format!("NOT READY: {}; {}", reason.detail, reason.remedy));
     }
+    let happening = status.routes.iter().flat_map(|route| happening(route, &status.at));
+    let (alarms, looks): (Vec<_>, Vec<_>) = happening.partition(|headline| headline.level == Level::Alarm);
+    found.extend(alarms);
+    let mut add = |level, text: String| found.push(Headline::of(level, text));
     if let Some(why) = &status.store.unreadable {
         add(
             Level::Alarm,
@@ -57,13 +99,23 @@ pub(super) fn headlines(status: &Status) -> Vec<Headline> {
     if status.store.kills_unstored > 0 {
         add(Level::Alarm, unstored(&status.store));
     }
-    for kill in &status.kills {
-        add(Level::Look, killed(kill, &status.at));
-    }
+    found.extend(status.kills.iter().map(|kill| killed(kill, status)));
     for route in status.routes.iter().filter(|route| route.held.count > 0) {
         let (subjects, name) = (counted(route.held.count as u64, "subject"), &route.name);
-        let text =
-            format!("{subjects} held on legacy on route {name}: understudy rearm {name} --subject HASH --reason TEXT");
+        let headline = Headline::of(Level::Look, format!("{subjects} held on legacy on route {name}"));
+        found.push(headline.then(format!("understudy rearm {name} --subject HASH --reason TEXT")));
+    }
+    let mut add = |level, text: String| found.push(Headline::of(level, text));
+    for route in status
+        .routes
+        .iter()
+        .filter(|route| route.serves.why.starts_with(KILL_SWITCH))
+    {
+        let flag = route.serves.flag.as_deref().unwrap_or_default();
+        let text = format!(
+            "flag {flag} is killed by its own metadata, so legacy answers route {}: remove `{KILL_SWITCH}` from its definition",
+            route.name
+        );
         add(Level::Look, text);
     }
     for route in status.routes.iter().filter(|route| route.killed_by.is_empty()) {
@@ -95,19 +147,11 @@ pub(super) fn headlines(status: &Status) -> Vec<Headline> {
             add(Level::Look, format!("{}; {}", reason.detail, reason.remedy));
         }
     }
-    for route in &status.routes {
-        if let Some(critical) = route.compared.severities.get("critical") {
-            let (answers, name) = (counted(*critical, "answer"), &route.name);
-            let text = format!("{answers} differed critically on route {name}: understudy divergences --route {name}");
-            add(Level::Look, text);
-        }
-    }
+    found.extend(looks);
     if found.is_empty() {
         let routes = counted(status.routes.len() as u64, "route");
-        found.push(Headline {
-            level: Level::Fine,
-            text: format!("all is well: {routes}, nothing is killed"),
-        });
+        let text = format!("all is well: {routes}, nothing is killed");
+        found.push(Headline::of(Level::Fine, text));
     }
     found.sort_by_key(|headline| headline.level);
     found
@@ -129,16 +173,109 @@ fn unstored(store: &Store) -> String {
     format!("{kills} in force NOT IN THE STATE FILE ({journal}){why}")
 }
 
-fn killed(kill: &Kill, at: &str) -> String {
-    let ago = span(&kill.since, at);
-    let rearm = match (kill.target.kind, kill.target.name.as_deref()) {
-        (TargetKind::Flag, Some(name)) => format!("{name} --flag"),
-        (TargetKind::Route, Some(name)) => format!("{name} --route"),
-        _ => "--all".to_owned(),
+fn killed(kill: &Kill, status: &Status) -> Headline {
+    let ago = span(&kill.since, &status.at);
+    let name = kill.target.name.as_deref().unwrap_or_default();
+    let rearm = match kill.target.kind {
+        TargetKind::All => "--all".to_owned(),
+        TargetKind::Flag if status.routes.iter().any(|route| route.name == name) => format!("{name} --flag"),
+        TargetKind::Route
+            if status
+                .routes
+                .iter()
+                .any(|route| route.serves.flag.as_deref() == Some(name)) =>
+        {
+            format!("{name} --route")
+        }
+        TargetKind::Flag | TargetKind::Route | TargetKind::Subject => name.to_owned(),
     };
     let Kill { target, actor, .. } = kill;
     let reason = shortened(&kill.reason, REASON);
-    format!("{target} is KILLED by {actor} {ago} ago: {reason}; when repaired: understudy rearm {rearm} --reason TEXT")
+    let text = format!("{target} is KILLED by {actor} {ago} ago: {reason}; when repaired:");
+    Headline::of(Level::Look, text).then(format!("understudy rearm {rearm} --reason TEXT"))
+}
+
+/// What went wrong on a route lately, what clients noticed first.
+fn happening(route: &Route, at: &str) -> Vec<Headline> {
+    let (name, last) = (&route.name, &route.last);
+    let mut found = Vec::new();
+    let mut add = |count: u64, last: &Option<String>, alarm: bool, text: &dyn Fn(&str) -> String, command: String| {
+        let Some(last) = last.as_deref().filter(|last| count > 0 && age(last, at) <= LATELY_S) else {
+            return;
+        };
+        let now = age(last, at) <= NOW_S;
+        let level = if alarm && now { Level::Alarm } else { Level::Look };
+        let since = format!("since the start, the last {} ago", span(last, at));
+        found.push(Headline::of(level, text(&since)).then(command));
+    };
+    let of = |counts: &Counts, words: &[&str]| -> u64 { words.iter().filter_map(|word| counts.get(*word)).sum() };
+    let details = format!("understudy status --route {name}");
+
+    let made = of(&route.traffic.made, &WITHOUT_ANSWER);
+    let down = &route.traffic.failed.legacy;
+    let whom = if down.values().sum::<u64>() > 0 {
+        "legacy"
+    } else {
+        "the backend"
+    };
+    let text = |since: &str| {
+        let clients = counted(made, "client");
+        format!("{clients} got 502, 503 or 504 on route {name} {since}, because {whom} gave no answer")
+    };
+    let many = made >= MANY || many_of(made, requests(route));
+    add(made, &last.made, many, &text, details.clone());
+
+    let guard = route.guard.as_ref();
+    let (unseen, served) = guard.map_or((0, 0), |guard| (guard.new_unseen, guard.new_served));
+    let serves = route.killed_by.is_empty() && route.serves.by != "legacy";
+    let text = |_: &str| {
+        format!(
+            "new answers 5xx or not at all on route {name}: {} of the {} requests it served since the start or the last re-arm, and no budget \
+             can see it, for legacy is not asked about these",
+            number(unseen),
+            number(served)
+        )
+    };
+    if serves {
+        let command = format!("understudy kill {name} --reason TEXT");
+        add(unseen, &last.new_unseen, many_of(unseen, served), &text, command);
+    }
+
+    let failovers: u64 = route.traffic.failovers.values().sum();
+    let text = |since: &str| {
+        let requests = counted(failovers, "request");
+        format!("new failed {requests} on route {name}, which legacy answered {since}")
+    };
+    add(failovers, &last.failovers, false, &text, details);
+
+    for (severity, last) in [("critical", &last.critical), ("major", &last.major)] {
+        let count = of(&route.compared.severities, &[severity]);
+        let text = |since: &str| {
+            let answers = counted(count, "pair");
+            format!("{answers} of answers differed on route {name}, {severity}, {since}")
+        };
+        add(
+            count,
+            last,
+            false,
+            &text,
+            format!("understudy divergences --route {name}"),
+        );
+    }
+    found
+}
+
+/// At least a hundredth.
+fn many_of(part: u64, all: u64) -> bool {
+    part.saturating_mul(100) >= all
+}
+
+/// Seconds from one instant to another; none if one does not read.
+fn age(from: &str, to: &str) -> i64 {
+    let (Ok(from), Ok(to)) = (from.parse::<jiff::Timestamp>(), to.parse::<jiff::Timestamp>()) else {
+        return 0;
+    };
+    to.as_second().saturating_sub(from.as_second())
 }
 
 fn tripped(route: &Route) -> impl Iterator<Item = String> {

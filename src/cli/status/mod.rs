@@ -17,7 +17,7 @@ use comfy_table::{ContentArrangement, Row, Table, presets};
 use super::client::Remote;
 use super::terminal::{Colour, Paint, WIDTH, counted, json, number, plain, print, short, shortened, span, wrap};
 use super::{BAD_INPUT, Output, OutputArgs};
-use crate::admin::dto::{Budget, Route, Status};
+use crate::admin::dto::{Budget, KILL_SWITCH, Route, Status};
 
 /// Headlines that follow the first.
 const ALSO: usize = 8;
@@ -87,10 +87,12 @@ fn text(status: &Status, details: Details<'_>, paint: Paint) -> String {
             "{}",
             paint.paint(worst.level.colour(), &wrap(&plain(&worst.text), 2))
         );
+        command(&mut text, worst.command.as_deref(), 2);
     }
     let left_out = headlines.len().saturating_sub(ALSO);
     for headline in headlines.take(ALSO) {
         let _ = writeln!(text, "{}", wrap(&format!("  also: {}", plain(&headline.text)), 8));
+        command(&mut text, headline.command.as_deref(), 8);
     }
     if left_out > 0 {
         let _ = writeln!(text, "  and {left_out} more, see --output json");
@@ -125,35 +127,40 @@ fn text(status: &Status, details: Details<'_>, paint: Paint) -> String {
             Details::All | Details::One(_) => text.push_str(&details::route(route, &status.at, paint)),
         }
     }
-    if details == Details::None && !status.routes.is_empty() {
-        let _ = writeln!(text, "more: understudy status --route NAME");
+    if details == Details::None
+        && let Some(first) = status.routes.first()
+    {
+        let _ = writeln!(text, "more: understudy status --route {}", plain(&first.name));
     }
     text
 }
 
+/// What to type, on a line of its own that is not broken.
+fn command(text: &mut String, command: Option<&str>, indent: usize) {
+    if let Some(command) = command {
+        let _ = writeln!(text, "{:indent$}{}", "", plain(command));
+    }
+}
+
+/// The columns of the table.
+const COLUMNS: [&str; 8] = [
+    "ROUTE",
+    "SERVES",
+    "REQS",
+    "BY NEW",
+    "KILLED BY",
+    "FAILOVERS",
+    "DIVERGED",
+    "BUDGETS",
+];
+
+/// Columns that may give way to others where no route has anything to say in them.
+const MAY_GIVE_WAY: [&str; 3] = ["KILLED BY", "FAILOVERS", "DIVERGED"];
+
 /// One line per route, whatever is cut: the details have the rest.
 fn table(status: &Status, paint: Paint) -> String {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_truncation_indicator("…")
-        .set_width(u16::try_from(WIDTH).unwrap_or(u16::MAX))
-        .set_header([
-            "ROUTE",
-            "SERVES",
-            "REQS",
-            "BY NEW",
-            "KILLED BY",
-            "FAILOVERS",
-            "DIVERGED",
-            "BUDGETS",
-        ]);
-    if !paint.0 {
-        table.force_no_tty();
-    }
-    for route in &status.routes {
-        let mut row = Row::from([
+    let cells = |route: &Route| {
+        [
             plain(&route.name),
             plain(&serves(route)),
             short(requests(route)),
@@ -162,7 +169,31 @@ fn table(status: &Status, paint: Paint) -> String {
             short(route.traffic.failovers.values().sum()),
             diverged(route),
             budgets(route),
-        ]);
+        ]
+    };
+    let rows: Vec<_> = status.routes.iter().map(cells).collect();
+    let width = |at: usize| {
+        let cells = rows.iter().map(|row| row[at].chars().count());
+        cells.chain([COLUMNS[at].len()]).max().unwrap_or(0) + 2
+    };
+    let mut shown: Vec<usize> = (0..COLUMNS.len()).collect();
+    for name in MAY_GIVE_WAY {
+        let wide = shown.iter().map(|at| width(*at)).sum::<usize>() > WIDTH + 2;
+        let says_nothing = |at: usize| rows.iter().all(|row| matches!(row[at].as_str(), "-" | "0"));
+        shown.retain(|at| COLUMNS[*at] != name || !wide || !says_nothing(*at));
+    }
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_truncation_indicator("…")
+        .set_width(u16::try_from(WIDTH).unwrap_or(u16::MAX))
+        .set_header(shown.iter().map(|at| COLUMNS[*at]));
+    if !paint.0 {
+        table.force_no_tty();
+    }
+    for cells in &rows {
+        let mut row = Row::from(shown.iter().map(|at| cells[*at].as_str()).collect::<Vec<_>>());
         row.max_height(1);
         table.add_row(row);
     }
@@ -175,10 +206,21 @@ fn table(status: &Status, paint: Paint) -> String {
 
 fn serves(route: &Route) -> String {
     // Why it is killed stands above, and by whom beside.
-    if route.killed_by.is_empty() {
-        format!("{}: {}", route.serves.by, route.serves.why)
+    if route.killed_by.is_empty() && !route.serves.why.starts_with(KILL_SWITCH) {
+        // That it is shadow mode goes without saying: they are copied.
+        let why = &route.serves.why;
+        format!(
+            "{}: {}",
+            route.serves.by,
+            why.strip_prefix("shadow mode; ").unwrap_or(why)
+        )
     } else {
-        route.serves.by.clone()
+        let copied = route
+            .serves
+            .why
+            .split_once("; ")
+            .map(|(_, copied)| format!(": {copied}"));
+        route.serves.by.clone() + &copied.unwrap_or_default()
     }
 }
 
@@ -210,6 +252,8 @@ fn killed(route: &Route, at: &str) -> String {
         .killed_by
         .first()
         .map(|kill| format!("{}, {}", plain(&kill.actor), span(&kill.since, at)));
+    let metadata = route.serves.why.starts_with(KILL_SWITCH);
+    let kill = kill.or_else(|| metadata.then(|| KILL_SWITCH.to_owned()));
     let held = (route.held.count > 0).then(|| format!("{} held", short(route.held.count as u64)));
     let words: Vec<String> = kill.into_iter().chain(held).collect();
     if words.is_empty() {
@@ -234,10 +278,14 @@ fn diverged(route: &Route) -> String {
 /// The budget that is nearest to its end, and how many more there are.
 fn budgets(route: &Route) -> String {
     let budgets = route.guard.iter().flat_map(|guard| &guard.budgets);
-    let rank = |budget: &&Budget| match budget.state.as_str() {
-        "tripped" => (3, 0),
-        "watching" => (2, used_up(budget)),
-        "collecting" => (1, 0),
+    let Some(guard) = &route.guard else {
+        return "-".to_owned();
+    };
+    let rank = |budget: &&Budget| match (budget.state.as_str(), used_up(budget)) {
+        ("tripped", _) => (3, 0),
+        ("watching", percent) if percent > 0 => (2, percent),
+        ("collecting", _) => (1, 1),
+        ("watching", _) => (1, 0),
         _ => (0, 0),
     };
     let more = budgets.clone().count().saturating_sub(1);
@@ -245,7 +293,14 @@ fn budgets(route: &Route) -> String {
         return "none".to_owned();
     };
     let more = if more == 0 { String::new() } else { format!(" +{more}") };
-    format!("{} {}{more}", plain(&worst.name), state(worst))
+    let name = plain(&worst.name);
+    match worst.state.as_str() {
+        "collecting" | "watching" if guard.new_unseen > 0 => {
+            format!("{name} blind to {}{more}", short(guard.new_unseen))
+        }
+        "collecting" if guard.new_served > 0 && worst.have == Some(0) => format!("{name} no evidence{more}"),
+        _ => format!("{name} {}{more}", state(worst)),
+    }
 }
 
 /// Where a budget stands, in a few characters.
@@ -253,7 +308,7 @@ fn state(budget: &Budget) -> String {
     match (budget.state.as_str(), budget.have.zip(budget.need)) {
         ("collecting", Some((have, need))) => format!("collecting {}/{}", short(have), short(need)),
         ("watching", _) => match used_up(budget) {
-            0 => "ok".to_owned(),
+            0 => "watching".to_owned(),
             percent => format!("at {percent} %"),
         },
         (word, _) => plain(word),

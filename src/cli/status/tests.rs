@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::admin::dto::{
-    Compared, Copied, Counts, Evidence, Guard, Held, Kill, Latency, PerSide, PlaceCount, Process, Readiness, Reason,
-    Rules, Serves, State, Store, Target, TargetKind, Traffic,
+    Compared, Copied, Counts, Evidence, Guard, Held, Kill, Last, Latency, PerSide, PlaceCount, Process, Readiness,
+    Reason, Rules, Serves, State, Store, Target, TargetKind, Traffic,
 };
 
 fn counts(of: &[(&str, u64)]) -> Counts {
@@ -61,12 +61,14 @@ fn quiet_route() -> Route {
             failovers: 0,
             new_served: 101,
             new_shadowed: 0,
+            new_unseen: 0,
             new_failed: 0,
             legacy_failed: 0,
             no_evidence: 0,
             budgets: vec![budget("errors", "watching", 4.5), collecting],
         }),
         latency: PerSide::default(),
+        last: Last::default(),
     }
 }
 
@@ -199,6 +201,12 @@ fn ugly() -> Status {
                 all_p50_at_most_ms: Some(50.0),
             },
         },
+        last: Last {
+            failovers: Some("2026-08-01T02:57:58Z".into()),
+            critical: Some("2026-08-01T02:40:00Z".into()),
+            major: Some("2026-07-31T20:00:00Z".into()),
+            ..Last::default()
+        },
     };
     let checkout = Route {
         killed_by: vec![flag_kill.clone()],
@@ -270,6 +278,84 @@ fn details_tell_one_route_in_full() {
 #[test]
 fn colours_are_for_terminals() {
     assert!(text(&ugly(), Details::All, Paint(true)).starts_with("\u{1b}[1;31m1 kill in force NOT IN THE STATE FILE"));
+}
+
+#[test]
+fn answers_that_clients_miss_come_before_all_and_old_differences_are_not_told() {
+    let ago = |text: &str| Some(text.to_owned());
+    let mut route = quiet_route();
+    route.traffic.made = counts(&[("connect_failed", 80), ("bad_host", 3)]);
+    route.traffic.failed.legacy = counts(&[("connect", 80)]);
+    route.traffic.failovers = counts(&[("answered", 40)]);
+    route.compared.severities = counts(&[("critical", 7), ("major", 162)]);
+    route.guard.as_mut().unwrap().new_unseen = 90;
+    route.last = Last {
+        made: ago("2026-08-01T03:11:58Z"),
+        new_unseen: ago("2026-08-01T03:11:00Z"),
+        failovers: ago("2026-08-01T02:50:00Z"),
+        critical: ago("2026-07-31T13:12:00Z"),
+        major: ago("2026-08-01T03:12:00Z"),
+    };
+    let status = Status {
+        routes: vec![route],
+        ..quiet()
+    };
+    let told = text(&status, Details::None, Paint(false));
+    fits(&told);
+    insta::assert_snapshot!(told);
+    // Whatever legacy answers again is no alarm about new.
+    let mut killed = status;
+    killed.routes[0].serves.by = "legacy".into();
+    assert!(!text(&killed, Details::None, Paint(false)).contains("understudy kill"));
+}
+
+#[test]
+fn whom_it_serves_and_copies_is_not_cut() {
+    let shown = |by: &str, why: &str| {
+        let mut status = quiet();
+        status.routes[0].serves.by = by.into();
+        status.routes[0].serves.why = why.into();
+        text(&status, Details::None, Paint(false))
+    };
+    let shadow = shown("legacy", "shadow mode; copied: percent 100");
+    fits(&shadow);
+    assert!(shadow.contains("legacy: copied: percent 100 "), "{shadow}");
+    let both = shown("both", "percent 12.5; all copied");
+    fits(&both);
+    assert!(both.contains("both: percent 12.5; all copied "), "{both}");
+}
+
+#[test]
+fn flag_that_its_metadata_kill_is_said_to_be() {
+    let mut status = quiet();
+    status.routes[0].serves.by = "legacy".into();
+    status.routes[0].serves.why = format!("{KILL_SWITCH}; all copied");
+    let told = text(&status, Details::None, Paint(false));
+    fits(&told);
+    assert!(
+        told.starts_with("flag CHECKOUT_V2 is killed by its own metadata"),
+        "{told}"
+    );
+    assert!(
+        told.contains("legacy: all copied ") && told.contains(" kill_switch "),
+        "{told}"
+    );
+}
+
+#[test]
+fn budget_without_evidence_is_not_called_fine() {
+    let mut route = quiet_route();
+    let guard = route.guard.as_mut().unwrap();
+    guard.budgets = vec![budget("errors", "watching", 0.0), budget("slow", "watching", 0.0)];
+    assert_eq!(budgets(&route), "errors watching +1");
+    let guard = route.guard.as_mut().unwrap();
+    (guard.budgets[1].have, guard.budgets[1].need) = (Some(0), Some(1));
+    guard.budgets[1].state = "collecting".into();
+    assert_eq!(budgets(&route), "slow no evidence +1");
+    route.guard.as_mut().unwrap().new_unseen = 150;
+    assert_eq!(budgets(&route), "slow blind to 150 +1");
+    route.guard = None;
+    assert_eq!(budgets(&route), "-");
 }
 
 #[test]

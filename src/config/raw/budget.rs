@@ -30,7 +30,9 @@ record! {
 record! {
     /// How much worse the new path may be: exactly one of these.
     pub struct Tolerate {
-        /// This many times what legacy does on the same requests: 1.1 is a tenth more. Above 0, at most 1000.
+        /// This many times what legacy does on the same requests: 1.1 is a tenth more. Above 0, at most 1000. It is
+        /// what is tolerated, not what is found: only a disaster is, such as half of the requests failing or twice the
+        /// time.
         ratio: Option<f64>,
         /// Slower than legacy on the same requests by this much. Latency only.
         added: Option<Duration>,

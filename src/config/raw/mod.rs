@@ -26,9 +26,9 @@ record! {
         listeners: At<Vec<At<Listener>>>,
         /// The operators' door.
         admin: Admin = "{}",
-        /// Where the flags come from, beside environment variables.
+        /// Where the flags come from, beside environment variables, which fill what the file leaves out.
         flags: Flags = "{}",
-        /// What survives a restart: kills, changes made at run time, the audit trail.
+        /// What survives a restart: kills, how far gradual flags have risen, the audit trail.
         state: State = "{}",
         /// How much of bodies may be kept in memory for identity, failover and copies.
         capture: Capture = "{}",
@@ -72,7 +72,7 @@ record! {
 record! {
     /// Where the flags come from.
     pub struct Flags {
-        /// The flag file. Without it, environment variables define the flags that routes name. Relative paths count from
+        /// The flag file. With or without it, environment variables fill what it leaves out. Relative paths count from
         /// the working directory.
         file: Option<At<FilePath>>,
     }

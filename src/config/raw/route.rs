@@ -31,11 +31,14 @@ record! {
         without_identity: At<WithoutIdentity> = "legacy",
         /// Who is served by the new path: a flag, or a constant.
         flag: At<Switch> = "false",
-        /// While it is on, those for whom `flag` is on are served by legacy and copied to the new path.
+        /// While it is on, those for whom `flag` is on are served by legacy and copied to the new path, and nobody else
+        /// is copied.
         shadow_mode: Option<Switch>,
-        /// Who is copied to the other side: `true`, `false`, a flag, or the members below.
+        /// Who is copied to the side that does not serve: `true`, `false`, a flag, or the members below. The limits
+        /// below hold for all copies of the route, whichever switch asks for them.
         shadow: Shadow = "false",
-        /// Whose two answers are compared: a flag, or a constant.
+        /// Whose two answers are compared: a flag, or a constant. Outside shadow mode it copies as well: whoever it is
+        /// on for goes to both sides, whatever `shadow` says; in shadow mode it copies nobody.
         dual_run: Switch = "false",
         /// What a body with several shoppers does that do not all belong to the same side.
         mixed: Mixed = "legacy",

@@ -182,6 +182,7 @@ impl RouteGuard {
 
     fn count(&mut self, outcome: &Outcome, exchange: &Exchange, late: bool, held: bool) {
         let new_served = exchange.new.is_some() && outcome.served == Side::New;
+        let new_failed = exchange.new.is_some_and(|run| run.failed(&[]));
         let cancelled = [outcome.new, outcome.legacy].iter().flatten().any(|run| run.cancelled);
         let tally = &mut self.tally;
         for (count, one_more) in [
@@ -191,7 +192,11 @@ impl RouteGuard {
             (&mut tally.new_served, new_served),
             (&mut tally.new_served_by_percent, new_served && outcome.by_percent),
             (&mut tally.new_shadowed, exchange.new.is_some() && !new_served),
-            (&mut tally.new_failed, exchange.new.is_some_and(|run| run.failed(&[]))),
+            (
+                &mut tally.new_unseen,
+                new_served && new_failed && exchange.relation == Relation::Alone,
+            ),
+            (&mut tally.new_failed, new_failed),
             (
                 &mut tally.legacy_failed,
                 exchange.legacy.is_some_and(|run| run.failed(&[])),
@@ -267,6 +272,11 @@ impl RouteGuard {
             Cause::EverybodyHeld | Cause::Path | Cause::TooManyHeld => Effect::Kill,
         };
         let (budget, metric) = (budget.name.clone(), budget.metric);
+        let median = |running: &Running| running.current().map(|micros| Duration::from_secs_f64(micros / 1e6));
+        let medians = metric
+            .is_latency()
+            .then(|| Some((median(&self.legacy_latency)?, median(&self.new_latency)?)))
+            .flatten();
         match effect {
             Effect::Alert => {}
             Effect::Hold => self.hold(&subjects),
@@ -284,6 +294,7 @@ impl RouteGuard {
             cause,
             evidence,
             numbers,
+            medians,
             subjects,
         })
     }
@@ -320,9 +331,11 @@ impl RouteGuard {
     }
 
     fn budget_status(&self, Channel { budget, watch }: &Channel) -> BudgetStatus {
+        let judged = |fast: &FastPath| (fast.numbers().pairs.saturating_add(fast.numbers().failovers), 1);
+        let (seen, needed) = (self.legacy_latency.seen(), self.legacy_latency.needed());
         let (have, need) = match watch {
-            Watch::Errors(fast) => (fast.numbers().pairs + fast.numbers().failovers, 1),
-            Watch::Median(..) => (self.legacy_latency.seen(), self.legacy_latency.needed()),
+            Watch::Median(..) if seen < needed => (seen, needed),
+            Watch::Errors(fast) | Watch::Median(_, fast) => judged(fast),
             Watch::Nothing => (0, 0),
         };
         let fast = watch.fast();

@@ -24,6 +24,8 @@ pub struct Tally {
     pub new_served_by_percent: u64,
     /// Runs of new that were copies.
     pub new_shadowed: u64,
+    /// Runs of new for which the client waited and that failed, about which legacy was not asked: no budget sees them.
+    pub new_unseen: u64,
     /// Runs of new that brought no answer, or 5xx.
     pub new_failed: u64,
     /// Runs of legacy that brought no answer, or 5xx.
@@ -41,7 +43,7 @@ pub struct Tally {
 pub enum BudgetState {
     /// Too little was seen to judge, which is neither good nor bad.
     Collecting {
-        /// Pairs and failovers for errors, answers of legacy in pairs for latency.
+        /// Pairs and failovers; for latency first answers of legacy in pairs, until its median is known.
         have: u64,
         /// How many it takes.
         need: u64,
@@ -90,6 +92,24 @@ pub struct BudgetStatus {
     pub numbers: Numbers,
 }
 
+impl BudgetStatus {
+    /// As it stands once everything counted so far is forgotten.
+    fn forgotten(self) -> Self {
+        let none = |evidence: Evidence| Evidence { value: 0.0, ..evidence };
+        Self {
+            state: match self.state {
+                BudgetState::Unjudged => BudgetState::Unjudged,
+                BudgetState::Collecting { need, .. } => BudgetState::Collecting { have: 0, need },
+                BudgetState::Tripped | BudgetState::Watching => BudgetState::Collecting { have: 0, need: 1 },
+            },
+            path: self.path.map(none),
+            subjects: self.subjects.map(none),
+            numbers: Numbers::default(),
+            ..self
+        }
+    }
+}
+
 /// One route.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteStatus {
@@ -109,4 +129,22 @@ pub struct RouteStatus {
     pub new_p50: Option<Duration>,
     /// Its budgets, in the order of the configuration.
     pub budgets: Vec<BudgetStatus>,
+}
+
+impl RouteStatus {
+    /// What is left of it in this epoch: a re-arm forgets what was counted, whether or not the guard has looked yet.
+    #[must_use]
+    pub fn within(self, epoch: Epoch) -> Self {
+        if self.epoch >= epoch {
+            return self;
+        }
+        Self {
+            epoch,
+            killed: false,
+            held: 0,
+            tally: Tally::default(),
+            budgets: self.budgets.into_iter().map(BudgetStatus::forgotten).collect(),
+            ..self
+        }
+    }
 }

@@ -554,8 +554,50 @@ fn status_shows_medians_and_counts() {
         new_served_by_percent: 1,
         new_shadowed: 10,
         new_failed: 1,
+        new_unseen: 1,
         ..Tally::default()
     };
     assert_eq!(status.tally, expected);
     assert_eq!(status.budgets[0].state, BudgetState::Watching);
+}
+
+#[test]
+fn status_of_an_older_epoch_is_forgotten_and_not_shown_as_tripped() {
+    let mut guard = errors();
+    until_trip(&mut guard, repeat_n(failing(), 100)).expect("an outage");
+    let status = guard.status();
+    assert_eq!(status.budgets[0].state, BudgetState::Tripped);
+    assert_eq!(status.clone().within(Epoch(0)), status);
+    let later = status.within(Epoch(1));
+    assert_eq!(
+        (later.epoch, later.killed, later.tally),
+        (Epoch(1), false, Tally::default())
+    );
+    let budget = &later.budgets[0];
+    assert_eq!(budget.state, BudgetState::Collecting { have: 0, need: 1 });
+    assert_eq!(
+        (budget.numbers, budget.path.map(|path| path.value)),
+        (Numbers::default(), Some(0.0))
+    );
+}
+
+#[test]
+fn latency_budget_that_saw_no_pair_since_the_rearm_is_still_collecting() {
+    let mut guard = slow_guard(Tolerance::Ratio(1.1));
+    assert_eq!(until_trip(&mut guard, repeat_n(timed(100, 100), 100)), None);
+    assert_eq!(guard.status().budgets[0].state, BudgetState::Watching);
+    guard.observe(&Outcome {
+        epoch: Epoch(1),
+        relation: Relation::Alone,
+        legacy: None,
+        served: Side::New,
+        ..timed(100, 100)
+    });
+    let status = guard.status();
+    assert_eq!(
+        status.budgets[0].state,
+        BudgetState::Collecting { have: 0, need: 1 },
+        "{status:?}"
+    );
+    assert_eq!(status.tally.new_unseen, 0, "it did not fail");
 }

@@ -81,6 +81,8 @@ pub struct Trip {
     pub evidence: Evidence,
     /// What was counted since that sum was last 0.
     pub numbers: Numbers,
+    /// For a budget of a latency: half of legacy's answers in pairs are faster, and half of new's.
+    pub medians: Option<(Duration, Duration)>,
     /// Whose failures the evidence consists of, in the order of their hashes, where the failures come from few: held by
     /// [`Effect::Hold`]. Empty for [`Cause::Path`] and [`Cause::TooManyHeld`].
     pub subjects: Vec<SubjectHash>,
@@ -124,10 +126,17 @@ impl fmt::Display for Trip {
             "budget `{}`: {bad}: new {new_failed}, legacy {legacy_failed}, ",
             self.budget
         )?;
-        write!(f, "in {pairs} pairs and {failovers} failovers ")?;
+        write!(f, "in {pairs} pairs and {failovers} failovers")?;
+        if new_failed.max(legacy_failed) > pairs.saturating_add(failovers) {
+            f.write_str(" and requests that one side alone got")?;
+        }
+        if let Some((legacy, new)) = self.medians {
+            let ms = |median: Duration| median.as_secs_f64() * 1e3;
+            write!(f, ", median new {:.1} ms, legacy {:.1} ms", ms(new), ms(legacy))?;
+        }
         write!(
             f,
-            "(evidence {:.1} of {:.0})",
+            " (evidence {:.1} of {:.0})",
             self.evidence.value, self.evidence.threshold
         )?;
         match self.cause {
@@ -183,6 +192,7 @@ mod tests {
                 new_failed: 17,
                 legacy_failed: 2,
             },
+            medians: None,
             subjects: vec![SubjectHash(1)],
         };
         let line = serde_json::to_string(&trip.line()).expect("plain values");
@@ -193,6 +203,24 @@ mod tests {
         assert_eq!(
             trip.to_string(),
             "budget `errors`: failed: new 17, legacy 2, in 20 pairs and 1 failovers (evidence 18.5 of 18); from 1 subject(s) only"
+        );
+        let slow = Trip {
+            budget: "slow".into(),
+            metric: Metric::LatencyP50,
+            cause: Cause::Path,
+            numbers: Numbers {
+                pairs: 150,
+                failovers: 0,
+                new_failed: 154,
+                legacy_failed: 139,
+            },
+            medians: Some((Duration::from_micros(500), Duration::from_millis(51))),
+            ..trip
+        };
+        assert_eq!(
+            slow.to_string(),
+            "budget `slow`: failed or too slow: new 154, legacy 139, in 150 pairs and 0 failovers and requests that one side \
+             alone got, median new 51.0 ms, legacy 0.5 ms (evidence 18.5 of 18)"
         );
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn routes(routes: &[RouteSpec], copies: [Copies; 2], problems: &mut P
                 }
                 [legacy, _] => {
                     let side = if legacy { Side::New } else { Side::Legacy };
-                    let what = format!("{side} takes no copies of {method}, so those meant for it are only counted");
+                    let what = format!("{side} takes no copies of {method}");
                     problems.warning(place.clone(), path, what, remedy);
                 }
             }
@@ -107,10 +107,8 @@ fn check_evidence(at: usize, route: &RouteSpec, copies: [Copies; 2], problems: &
         .collect();
     if !blind.is_empty() {
         let methods = blind.join(", ");
-        let what = format!(
-            "{methods} on this route is neither copied to legacy nor failed over: once live, no budget can kill it"
-        );
-        let remedy = "copy it (shadow, and `copies` of legacy), or allow failover";
+        let what = format!("once new serves {methods} here, no budget sees it fail, for legacy is not asked too");
+        let remedy = "let legacy take copies of it, or allow failover";
         problems.warning(route.place.clone(), format!("routes[{at}].budgets"), what, remedy);
     }
 }
@@ -187,7 +185,7 @@ impl Report<'_> {
     }
 
     /// What a stronger line of the table hides, and lists that say something odd.
-    pub(super) fn lines(&mut self, members: &Members) {
+    pub(super) fn lines(&mut self, members: &Members, flag_type: Option<FlagType>) {
         let allowlist = if let Layered::Set(list) = &members.allowlist {
             Some(list)
         } else {
@@ -217,7 +215,12 @@ impl Report<'_> {
             }
             if let Layered::Set(percentage) = &members.percentage {
                 let what = "the percentage decides about nobody, because an allowlist exists";
-                self.warning(percentage, Member::Percentage, what, "remove one of the two");
+                let remedy = if flag_type == Some(FlagType::Percentage) {
+                    "remove the allowlist, or make the type `boolean` and remove the percentage"
+                } else {
+                    "remove one of the two"
+                };
+                self.warning(percentage, Member::Percentage, what, remedy);
             }
         }
         if let Layered::Set(default @ Sourced { value: true, .. }) = &members.default {

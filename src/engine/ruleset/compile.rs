@@ -78,6 +78,8 @@ pub struct Input<'a> {
 /// Every problem, then every warning, sorted by place. The ruleset comes with its warnings alone.
 pub fn compile(input: Input<'_>) -> Result<(Ruleset, Vec<Problem>), Vec<Problem>> {
     let mut problems = input.problems;
+    // Without the flag file every flag would be unknown, which is no finding of its own.
+    let unread = input.document.is_none() && problems.refuse();
     let document = input
         .document
         .map(|document| document.into_layer(&mut problems))
@@ -96,7 +98,9 @@ pub fn compile(input: Input<'_>) -> Result<(Ruleset, Vec<Problem>), Vec<Problem>
         .into_iter()
         .map(|(key, entry)| known.flag(key, entry, &mut problems))
         .collect();
-    flags.extend(unknown_flags(&input.routes, &flags, &mut problems));
+    let mut unsaid = Problems::default();
+    let told = if unread { &mut unsaid } else { &mut problems };
+    flags.extend(unknown_flags(&input.routes, &flags, told));
     let flags = Flags::new(flags, environment.system_enabled, input.revision);
 
     check::routes(&input.routes, input.copies, &mut problems);
@@ -237,7 +241,7 @@ impl Known<'_> {
         };
         let origins = members.origins();
         let flag_type = layer::settled(members.flag_type.clone()).map(|of| of.value);
-        report.lines(&members);
+        report.lines(&members, flag_type);
         report.dates(&members, flag_type, self.now_ms);
         let percent = match flag_type {
             Some(FlagType::Gradual) => report

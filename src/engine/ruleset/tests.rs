@@ -845,7 +845,7 @@ fn budget_that_could_never_kill_is_a_warning() {
     };
     let blind = world(|_| {});
     assert!(
-        blind[0].contains("POST on this route is neither copied to legacy nor failed over"),
+        blind[0].contains("once new serves POST here, no budget sees it fail"),
         "{blind:?}"
     );
     for seen in [
@@ -1021,4 +1021,29 @@ proptest! {
         };
         prop_assert!(!on(a.min(b)) || on(a.max(b)));
     }
+}
+
+#[test]
+fn hidden_percentage_comes_with_a_remedy_that_the_type_allows() {
+    let remedy = |members: &str| World::new(&*one(members), &[]).warnings().remove(0);
+    let by_type = remedy("type: percentage, percentage: 5, allowlist: [a]");
+    assert!(
+        by_type.ends_with("make the type `boolean` and remove the percentage"),
+        "{by_type}"
+    );
+    let by_member = remedy("type: boolean, percentage: 5, allowlist: [a]");
+    assert!(by_member.ends_with("remove one of the two"), "{by_member}");
+}
+
+#[test]
+fn flag_file_that_does_not_parse_makes_no_flag_unknown() {
+    let found = World::new("features: {", &[])
+        .route(route("r", "/", "KNOWN"))
+        .compile()
+        .map(|_| "compiles")
+        .unwrap_err();
+    assert!(
+        !found.is_empty() && found.iter().all(|problem| problem.severity == Severity::Problem),
+        "{found:?}"
+    );
 }

@@ -69,6 +69,10 @@ pub struct Plan {
     pub routes: String,
     /// YAML at the top level, beside what every instance has.
     pub more: String,
+    /// Who may enter the admin listener: names, roles, and the tokens. Without any there is no tokens file.
+    pub tokens: Vec<[&'static str; 3]>,
+    /// Members of `admin`, such as `metrics_token: true`.
+    pub admin_more: String,
     /// Members of the backends, such as `copies: dry_run`.
     pub legacy_more: String,
     pub new_more: String,
@@ -84,6 +88,8 @@ impl Plan {
             new: format!("http://{}", new.address()),
             routes: String::new(),
             more: String::new(),
+            tokens: vec![["tester", "admin", TOKEN]],
+            admin_more: String::new(),
             legacy_more: String::new(),
             new_more: "copies: dry_run".to_owned(),
             features: Some("features: {}\n".to_owned()),
@@ -126,6 +132,16 @@ impl Plan {
         self
     }
 
+    pub fn tokens(mut self, tokens: &[[&'static str; 3]]) -> Self {
+        self.tokens = tokens.to_vec();
+        self
+    }
+
+    pub fn admin_more(mut self, more: &str) -> Self {
+        self.admin_more = more.to_owned();
+        self
+    }
+
     pub fn legacy_more(mut self, more: &str) -> Self {
         self.legacy_more = more.to_owned();
         self
@@ -139,15 +155,18 @@ impl Plan {
     pub fn yaml(&self, folder: &Path) -> String {
         let member = |more: &str| if more.is_empty() { String::new() } else { format!(", {more}") };
         let path = |name: &str| folder.join(name).display().to_string();
+        let tokens_file =
+            if self.tokens.is_empty() { String::new() } else { format!("tokens_file: {}", path("tokens.yaml")) };
         format!(
             "workers: 2\n\
              listeners: [ {{ address: \"127.0.0.1:0\" }} ]\n\
-             admin: {{ address: \"127.0.0.1:0\", tokens_file: {} }}\n\
+             admin: {{ address: \"127.0.0.1:0\"{}{} }}\n\
              {}\
              state: {{ path: {} }}\n\
              backends:\n  legacy: {{ url: \"{}\"{} }}\n  new: {{ url: \"{}\"{} }}\n\
              {}\nroutes:\n{}\n",
-            path("tokens.yaml"),
+            member(&tokens_file),
+            member(&self.admin_more),
             self.features.as_ref().map_or(String::new(), |_| format!("flags: {{ file: {} }}\n", path("features.yaml"))),
             path("understudy.db"),
             self.legacy,
@@ -173,12 +192,19 @@ impl Plan {
         if let Some(features) = &self.features {
             std::fs::write(folder.join("features.yaml"), features).unwrap();
         }
-        let digest = <sha2::Sha256 as sha2::Digest>::digest(TOKEN.as_bytes());
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        let tokens = format!("tokens: [ {{ name: tester, role: admin, sha256: {hex} }} ]\n");
+        let entries = self.tokens.iter().map(|[name, role, token]| {
+            format!("  - {{ name: {name}, role: {role}, sha256: {} }}\n", sha256(token))
+        });
+        let tokens = format!("tokens:\n{}", entries.collect::<String>());
         std::fs::write(folder.join("tokens.yaml"), tokens).unwrap();
         config
     }
+}
+
+/// In hex, as the tokens file has it.
+pub fn sha256(text: &str) -> String {
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(text.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub fn indent(text: &str, by: usize) -> String {

@@ -32,13 +32,18 @@ impl Message {
 
     /// Every value of a header, in order.
     pub fn all(&self, name: &str) -> Vec<&[u8]> {
-        let lines = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        let lines = self
+            .headers
+            .iter()
+            .filter(|(known, _)| known.eq_ignore_ascii_case(name));
         lines.map(|(_, value)| &**value).collect()
     }
 
     /// The first value of a header; empty without one.
     pub fn header(&self, name: &str) -> &str {
-        self.all(name).first().map_or("", |value| std::str::from_utf8(value).unwrap())
+        self.all(name)
+            .first()
+            .map_or("", |value| std::str::from_utf8(value).unwrap())
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -53,7 +58,10 @@ impl Socket {
 
     fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
-        Self { stream, arrived: Vec::new() }
+        Self {
+            stream,
+            arrived: Vec::new(),
+        }
     }
 
     /// Makes the kernel take no more than about this many bytes that the test has not read.
@@ -80,19 +88,28 @@ impl Socket {
 
     /// Breaks the connection so that the other side sees a reset.
     pub fn reset(self) {
-        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+        socket2::SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
     }
 
     // False at the end of the stream, however it ended.
     async fn read_more(&mut self) -> bool {
         self.arrived.reserve(64 * 1_024);
-        within("more bytes", self.stream.read_buf(&mut self.arrived)).await.unwrap_or(0) > 0
+        within("more bytes", self.stream.read_buf(&mut self.arrived))
+            .await
+            .unwrap_or(0)
+            > 0
     }
 
     /// The next `n` bytes.
     pub async fn exactly(&mut self, n: usize) -> Vec<u8> {
         while self.arrived.len() < n {
-            assert!(self.read_more().await, "closed after: {}", String::from_utf8_lossy(&self.arrived));
+            assert!(
+                self.read_more().await,
+                "closed after: {}",
+                String::from_utf8_lossy(&self.arrived)
+            );
         }
         self.arrived.drain(..n).collect()
     }
@@ -135,15 +152,24 @@ impl Socket {
             }
         };
         let section: Vec<u8> = self.arrived.drain(..end).collect();
-        let mut lines = section[..end - 4].split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let mut lines = section[..end - 4]
+            .split(|byte| *byte == b'\n')
+            .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let start = String::from_utf8_lossy(lines.next().unwrap()).into_owned();
         let headers = lines
             .map(|line| {
                 let colon = line.iter().position(|byte| *byte == b':').unwrap();
-                (String::from_utf8_lossy(&line[..colon]).into_owned(), line[colon + 1..].trim_ascii().to_vec())
+                (
+                    String::from_utf8_lossy(&line[..colon]).into_owned(),
+                    line[colon + 1..].trim_ascii().to_vec(),
+                )
             })
             .collect();
-        Some(Message { start, headers, body: Vec::new() })
+        Some(Message {
+            start,
+            headers,
+            body: Vec::new(),
+        })
     }
 
     /// The next header section.
@@ -193,7 +219,10 @@ pub struct Listener {
 impl Listener {
     pub async fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self { address: listener.local_addr().unwrap(), listener }
+        Self {
+            address: listener.local_addr().unwrap(),
+            listener,
+        }
     }
 
     /// One whose kernel takes little that the test does not read.
@@ -202,7 +231,10 @@ impl Listener {
         socket.set_recv_buffer_size(32 * 1_024).unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = socket.listen(1_024).unwrap();
-        Self { address: listener.local_addr().unwrap(), listener }
+        Self {
+            address: listener.local_addr().unwrap(),
+            listener,
+        }
     }
 
     /// The next connection.
@@ -236,7 +268,11 @@ impl Blackhole {
         while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
             queued.push(stream.unwrap());
         }
-        Self { address, _listener: listener, _queued: queued }
+        Self {
+            address,
+            _listener: listener,
+            _queued: queued,
+        }
     }
 }
 
@@ -251,7 +287,10 @@ impl Nobody {
     pub fn open() -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        Self { address: socket.local_addr().unwrap(), _socket: socket }
+        Self {
+            address: socket.local_addr().unwrap(),
+            _socket: socket,
+        }
     }
 }
 
