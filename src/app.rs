@@ -21,8 +21,8 @@ use crate::admin;
 use crate::config::{Config, Workers};
 use crate::control::source::{Before, Read, Source};
 use crate::control::{Actor, Control, Parts, publish};
-use crate::engine::ruleset::{Ruleset, StoredMark};
 use crate::engine::ruleset::problem::Problem;
+use crate::engine::ruleset::{Ruleset, StoredMark};
 use crate::engine::vocab::Revision;
 use crate::live::{Ends, Live};
 use crate::proxy::client;
@@ -97,10 +97,26 @@ pub struct Compiled {
 /// # Errors
 /// Every problem, then every warning.
 pub fn compile(options: &Options) -> Result<Compiled, Vec<Problem>> {
-    let source = Source { config: options.config.clone(), variables: options.env.clone() };
-    let before = Before { revision: Revision(1), rules: None, marks: &[], now_ms: clock::unix_ms() };
-    let Read { config, rules, warnings } = source.read(before).0?;
-    Ok(Compiled { config, rules, warnings })
+    let source = Source {
+        config: options.config.clone(),
+        variables: options.env.clone(),
+    };
+    let before = Before {
+        revision: Revision(1),
+        rules: None,
+        marks: &[],
+        now_ms: clock::unix_ms(),
+    };
+    let Read {
+        config,
+        rules,
+        warnings,
+    } = source.read(before).0?;
+    Ok(Compiled {
+        config,
+        rules,
+        warnings,
+    })
 }
 
 /// Starts an instance. It serves when this returns.
@@ -108,20 +124,36 @@ pub fn compile(options: &Options) -> Result<Compiled, Vec<Problem>> {
 /// # Errors
 /// [`StartError`]; nothing runs then.
 pub fn start(options: Options) -> Result<App, StartError> {
-    let source = Source { config: options.config, variables: options.env };
+    let source = Source {
+        config: options.config,
+        variables: options.env,
+    };
     // The state tells how far gradual flags had risen, and its path stands in the configuration: so the files are
     // read twice.
-    let none = Before { revision: Revision(1), rules: None, marks: &[], now_ms: clock::unix_ms() };
+    let none = Before {
+        revision: Revision(1),
+        rules: None,
+        marks: &[],
+        now_ms: clock::unix_ms(),
+    };
     let state_path = source.read(none).0.map_err(StartError::Problems)?.config.state_path;
     let background = background().map_err(StartError::Thread)?;
     let opened = store::open(&state_path, store::Timing::default());
-    let marks: Vec<StoredMark> = opened.ramps.iter().map(|mark| StoredMark {
-        flag: mark.flag.clone(),
-        ramp: mark.schedule,
-        reached: mark.reached,
-    }).collect();
+    let marks: Vec<StoredMark> = opened
+        .ramps
+        .iter()
+        .map(|mark| StoredMark {
+            flag: mark.flag.clone(),
+            ramp: mark.schedule,
+            reached: mark.reached,
+        })
+        .collect();
     let (read, fingerprint) = source.read(Before { marks: &marks, ..none });
-    let Read { config, rules, warnings } = read.map_err(StartError::Problems)?;
+    let Read {
+        config,
+        rules,
+        warnings,
+    } = read.map_err(StartError::Problems)?;
     for warning in &warnings {
         tracing::warn!(warning = %warning, "the configuration has a warning");
     }
@@ -134,11 +166,15 @@ pub fn start(options: Options) -> Result<App, StartError> {
     live.kills.change(|kills| kills.join(&opened.kills));
     if let Some(unreadable) = &opened.unreadable {
         let why = unreadable.to_string();
-        tracing::error!(state = why, "the state could not be read, so nobody knows what was killed: legacy answers everything until a restart that can read it");
+        tracing::error!(
+            state = why,
+            "the state could not be read, so nobody knows what was killed: legacy answers everything until a restart that can read it"
+        );
         live.health.set_state_unreadable(why);
         live.kills.state_unreadable();
     }
-    live.health.change_rules(|state| state.warnings = warnings.iter().map(ToString::to_string).collect());
+    live.health
+        .change_rules(|state| state.warnings = warnings.iter().map(ToString::to_string).collect());
     publish::publish(&live, &config, rules);
 
     let (drain, draining) = watch::channel(false);
@@ -153,7 +189,13 @@ pub fn start(options: Options) -> Result<App, StartError> {
     let control = Control::start(parts, background.handle());
     let (shadow, behind) = behind(&live, ends)?;
     let drain_limit = config.limits.drain;
-    let threads = Front { live: &live, config: &config, shadow, draining: &draining }.start(sockets)?;
+    let threads = Front {
+        live: &live,
+        config: &config,
+        shadow,
+        draining: &draining,
+    }
+    .start(sockets)?;
     background.spawn_task("judge", review::judge::run(Arc::clone(&live)));
     background.spawn_task("metrics upkeep", upkeep(Arc::clone(&live)));
     let door = admin::Door {
@@ -233,7 +275,11 @@ impl App {
 
 /// The control plane's runtime, made before anything is written to the disk.
 fn background() -> std::io::Result<Runtime> {
-    let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("understudy-control").enable_all().build()?;
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("understudy-control")
+        .enable_all()
+        .build()?;
     let _entered = runtime.enter();
     // A file-size limit is a full disk by another name, and would end the process where a full disk is an error. The
     // signal stays caught once somebody has listened for it.
@@ -297,7 +343,10 @@ fn behind(live: &Arc<Live>, ends: Ends) -> Result<(shadow::Sender, Vec<JoinHandl
     let shadow = spawn::thread("understudy-shadow", move || single(shadow::run(shared, receiver)));
     let shared = Arc::clone(live);
     let review = spawn::thread("understudy-review", move || review::compare::run(&shared, ends.pairs));
-    Ok((sender, vec![shadow.map_err(StartError::Thread)?, review.map_err(StartError::Thread)?]))
+    Ok((
+        sender,
+        vec![shadow.map_err(StartError::Thread)?, review.map_err(StartError::Thread)?],
+    ))
 }
 
 struct Front<'a> {
@@ -359,7 +408,10 @@ async fn serve(
     drain: watch::Receiver<bool>,
 ) {
     let pool = Arc::clone(&worker.pool);
-    drop(spawn::task("sweep", Arc::clone(&worker.sweep).run(move || pool.prune())));
+    drop(spawn::task(
+        "sweep",
+        Arc::clone(&worker.sweep).run(move || pool.prune()),
+    ));
     let shard = worker.shard;
     if let Err(error) = listen::run(worker, sockets, settings, neighbours, inbox, drain).await {
         tracing::error!(shard, %error, "a worker cannot listen");
@@ -368,7 +420,10 @@ async fn serve(
 
 /// Runs a future on a single-threaded runtime of its own, on this thread.
 fn single(future: impl Future<Output = ()>) {
-    let runtime = Builder::new_current_thread().event_interval(EVENT_INTERVAL).enable_all().build();
+    let runtime = Builder::new_current_thread()
+        .event_interval(EVENT_INTERVAL)
+        .enable_all()
+        .build();
     match runtime {
         Ok(runtime) => runtime.block_on(future),
         Err(error) => tracing::error!(%error, "the operating system refused a runtime"),

@@ -4,6 +4,8 @@
 //! percentage that would decide for somebody. A share of subjects is not a share of requests; what was really served stands
 //! in the counters.
 
+use http::Method;
+
 use super::dto::{KILL_SWITCH, Serves};
 use crate::engine::decide::{Ask, KillBits, WhenKilled};
 use crate::engine::flags::model::Percent;
@@ -189,7 +191,8 @@ impl Walk<'_> {
         let policy = &route.policy;
         let taken = |side: Side| {
             let copies = policy.copies[side.index()];
-            policy.methods.iter().any(|method| copies.take(method))
+            let taken = policy.methods.iter().filter(|method| copies.take(method));
+            taken.map(Method::as_str).collect::<Vec<_>>()
         };
         let by = |ask: Ask, killed: KillBits| match ask {
             _ if self.kills.has(killed) => "legacy",
@@ -199,11 +202,21 @@ impl Walk<'_> {
             by(policy.shadow, KillBits::SHADOW),
             by(policy.dual_run, KillBits::DUAL_RUN),
         ];
-        let whose = match (choice.by, taken(Side::New), taken(Side::Legacy)) {
-            ("legacy", true, _) | ("new", _, true) | (_, true, true) => "",
-            ("both", true, false) => " of legacy's",
-            ("both", false, true) => " of new's",
-            _ => return choice,
+        let (by_new, by_legacy) = (taken(Side::New), taken(Side::Legacy));
+        let (methods, whose) = match choice.by {
+            "legacy" => (by_new, ""),
+            "new" => (by_legacy, ""),
+            _ if by_new == by_legacy => (by_new, ""),
+            _ if by_new.len() >= by_legacy.len() => (by_new, " of legacy's"),
+            _ => (by_legacy, " of new's"),
+        };
+        if methods.is_empty() {
+            return choice;
+        }
+        let of = if methods.len() == policy.methods.len() {
+            String::new()
+        } else {
+            format!(" {}", methods.join(", "))
         };
         let all = policy.sample == Threshold::ALL && wanted.contains(&"new");
         let some = policy.sample != Threshold::NONE && wanted.iter().any(|by| *by != "legacy");
@@ -214,7 +227,7 @@ impl Walk<'_> {
             (false, false) => return choice,
         };
         Choice {
-            why: format!("{}; {part}{whose} copied", choice.why),
+            why: format!("{}; {part}{of}{whose} copied", choice.why),
             ..choice
         }
     }

@@ -28,10 +28,9 @@ impl CheckArgs {
         let (found, compiles, summary) = match app::compile(&self.config.options()) {
             Ok(compiled) => {
                 let (routes, flags) = (compiled.rules.routes().len(), compiled.rules.flags().iter().len());
-                let summary = format!(
-                    "{}: fine, {routes} routes and {flags} flags",
-                    self.config.config.display()
-                );
+                let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+                let (routes, flags) = (counted(routes, "route"), counted(flags, "flag"));
+                let summary = format!("{}: fine, {routes} and {flags}", self.config.config.display());
                 (compiled.warnings, true, summary)
             }
             Err(problems) => (problems, false, String::new()),

@@ -238,17 +238,14 @@ impl Check<'_> {
             if budget.action != Action::Kill || !budget.tolerate.is_relative() || blind.is_empty() {
                 continue;
             }
-            let are = if blind.len() == 1 { "is" } else { "are" };
             let why = match (is_latency, spec.failover.never_reached) {
                 (true, _) => "not copied to legacy",
                 (false, true) => "neither copied to legacy nor failed over once new was reached",
                 (false, false) => "neither copied to legacy nor failed over",
             };
             let (name, list) = (quote(&budget.name), blind.join(", "));
-            let what = format!(
-                "once this route is live, the budget {name} gets no evidence from {list}: {list} on this route {are} {why}"
-            );
-            let remedy = "let legacy take copies (`shadow`, and `backends.legacy.copies` other than safe_methods), or watch it yourself";
+            let what = format!("once new serves {list}, the budget {name} does not see it: {why}");
+            let remedy = "let legacy take copies (`shadow`, `backends.legacy.copies`), or watch it yourself";
             self.warning(place, &format!(".budgets[{index}]"), what, remedy);
         }
     }

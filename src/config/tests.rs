@@ -145,8 +145,8 @@ fn shipped_example_loads_and_its_warnings_are_the_ones_it_explains() {
     assert_eq!(
         whats,
         [
-            "once this route is live, the budget `errors` gets no evidence from POST: POST on this route is neither copied to legacy nor failed over once new was reached",
-            "once this route is live, the budget `slow` gets no evidence from GET, POST: GET, POST on this route are not copied to legacy",
+            "once new serves POST, the budget `errors` does not see it: neither copied to legacy nor failed over once new was reached",
+            "once new serves GET, POST, the budget `slow` does not see it: not copied to legacy",
         ]
     );
 }
@@ -495,7 +495,7 @@ fn kill_budget_without_evidence_once_live_is_warned_of() {
         ))
     };
     let errors = "budgets: [{ name: e, metric: error_rate, action: kill }]";
-    let warning = "u.yaml:6:102: warning: once this route is live, the budget `e` gets no evidence from POST: POST on this route is neither copied to legacy nor failed over once new was reached. let legacy take copies (`shadow`, and `backends.legacy.copies` other than safe_methods), or watch it yourself";
+    let warning = "u.yaml:6:102: warning: once new serves POST, the budget `e` does not see it: neither copied to legacy nor failed over once new was reached. let legacy take copies (`shadow`, `backends.legacy.copies`), or watch it yourself";
     warned(&route(errors), &[warning]);
     // A copy that legacy does not take is none.
     let copied = "shadow: { flag: true, methods: [POST] }";
@@ -511,7 +511,7 @@ fn kill_budget_without_evidence_once_live_is_warned_of() {
     assert!(
         load_text(&never, &[]).unwrap().warnings[0]
             .what
-            .ends_with("is neither copied to legacy nor failed over")
+            .ends_with(": neither copied to legacy nor failed over")
     );
     // Failover says nothing about latency.
     let slow = route("budgets: [{ name: s, metric: latency_p50, action: kill }]").replace("POST", "GET");

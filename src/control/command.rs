@@ -22,7 +22,11 @@ impl Actor {
     /// The sidecar itself: a signal, a file that changed.
     #[must_use]
     pub fn process(what: &str) -> Self {
-        Self { name: what.into(), role: None, from: None }
+        Self {
+            name: what.into(),
+            role: None,
+            from: None,
+        }
     }
 }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::Parts;
 use super::command::Actor;
 use super::publish;
 use super::source::{Before, Fingerprint, Read, Source, Watch};
-use super::Parts;
 use crate::config::Config;
 use crate::engine::ruleset::problem::{Problem, Severity};
 use crate::engine::vocab::Revision;
@@ -41,9 +41,23 @@ struct Controller {
 
 /// Publishes until the instance ends.
 pub async fn run(parts: Parts, mut inbox: mpsc::Receiver<Reload>) {
-    let Parts { live, store, source, config, fingerprint, mut draining } = parts;
+    let Parts {
+        live,
+        store,
+        source,
+        config,
+        fingerprint,
+        mut draining,
+    } = parts;
     let revision = live.snapshot().map_or(Revision(0), |snapshot| snapshot.rules.revision);
-    let mut controller = Controller { live, store, source, running: config, fingerprint, revision };
+    let mut controller = Controller {
+        live,
+        store,
+        source,
+        running: config,
+        fingerprint,
+        revision,
+    };
     let mut files = Watch::new();
     files.follow(&controller.fingerprint);
     let mut marks = tokio::time::interval(MARKS_EVERY);
@@ -86,9 +100,16 @@ impl Controller {
         let read = blocking(move || {
             let snapshot = live.snapshot();
             let rules = snapshot.as_deref().map(|snapshot| &snapshot.rules);
-            source.read(Before { revision: next, rules, marks: &[], now_ms: clock::unix_ms() })
+            source.read(Before {
+                revision: next,
+                rules,
+                marks: &[],
+                now_ms: clock::unix_ms(),
+            })
         });
-        let Some((result, fingerprint)) = read.await else { return Err(Vec::new()) };
+        let Some((result, fingerprint)) = read.await else {
+            return Err(Vec::new());
+        };
         let seen = std::mem::replace(&mut self.fingerprint, fingerprint);
         match result {
             Ok(read) => Ok(self.take_over(read, next, actor).await),
@@ -113,7 +134,10 @@ impl Controller {
         // What was said at the last reload still stands in the status and need not be logged again.
         let before = self.live.health.rules();
         for what in waits.iter().filter(|what| !before.waits_for_restart.contains(what)) {
-            tracing::warn!(member = what, "this change of the configuration takes effect at the next start");
+            tracing::warn!(
+                member = what,
+                "this change of the configuration takes effect at the next start"
+            );
         }
         for warning in read.warnings.iter().map(ToString::to_string) {
             if !before.warnings.contains(&warning) {
@@ -150,14 +174,21 @@ impl Controller {
     fn keep_marks(&self) {
         let Some(snapshot) = self.live.snapshot() else { return };
         for mark in snapshot.rules.marks(clock::unix_ms()) {
-            self.store.keep_ramp(RampMark { flag: mark.flag, schedule: mark.ramp, reached: mark.reached });
+            self.store.keep_ramp(RampMark {
+                flag: mark.flag,
+                schedule: mark.ramp,
+                reached: mark.reached,
+            });
         }
     }
 }
 
 fn refuse(problems: &[Problem]) {
     let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    tracing::error!(problems = lines.join("\n"), "the new rules were refused; the last good ones serve");
+    tracing::error!(
+        problems = lines.join("\n"),
+        "the new rules were refused; the last good ones serve"
+    );
 }
 
 /// Runs on a thread that may block; `None` if it panicked, which has been logged.

@@ -83,7 +83,10 @@ impl Control {
                 live: Arc::clone(&parts.live),
                 store: parts.store.clone(),
                 commands,
-                handed: Mutex::new(Handed { kills: handed, meanwhile: None }),
+                handed: Mutex::new(Handed {
+                    kills: handed,
+                    meanwhile: None,
+                }),
                 rearming: tokio::sync::Mutex::default(),
                 draining: parts.draining.clone(),
             }),
@@ -117,7 +120,9 @@ impl Control {
     /// # Errors
     /// [`NameError`]: nothing, with names that look like it, or two things.
     pub fn resolve(&self, name: &str, kind: Option<Kind>) -> Result<KillTarget, NameError> {
-        let Some(snapshot) = self.inner.live.snapshot() else { return Err(NameError::Unknown { near: Vec::new() }) };
+        let Some(snapshot) = self.inner.live.snapshot() else {
+            return Err(NameError::Unknown { near: Vec::new() });
+        };
         let rules = &snapshot.rules;
         let route = RouteKey::parse(name).ok().filter(|key| rules.find_route(key).is_some());
         let flag = FlagKey::parse(name).ok().filter(|key| rules.flag(key).is_some());
@@ -132,7 +137,10 @@ impl Control {
                 let routes = routes.filter(|_| kind != Some(Kind::Flag));
                 let flags = rules.flags().iter().map(|(_, flag)| flag.key.as_str());
                 let flags = flags.filter(|_| kind != Some(Kind::Route));
-                let near = nearest(name, routes.chain(flags), NEAR).into_iter().map(str::to_owned).collect();
+                let near = nearest(name, routes.chain(flags), NEAR)
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect();
                 Err(NameError::Unknown { near })
             }
         }
@@ -144,7 +152,10 @@ impl Control {
         let (killed, asked) = {
             let mut handed = inner.lock_handed();
             let at = clock::unix_ms();
-            let killed = inner.live.kills.change(|kills| kills.kill(target, reason, Arc::clone(&actor.name), at));
+            let killed = inner
+                .live
+                .kills
+                .change(|kills| kills.kill(target, reason, Arc::clone(&actor.name), at));
             if let Some(meanwhile) = &mut handed.meanwhile {
                 meanwhile.push(killed.target.clone());
             }
@@ -164,7 +175,12 @@ impl Control {
             Some(asked) => asked.within(PATIENCE).await.is_ok(),
             None => self.store_health().unstored_kills == 0,
         };
-        KillAck { target: killed.target, epoch: killed.epoch, changed: killed.changed, stored }
+        KillAck {
+            target: killed.target,
+            epoch: killed.epoch,
+            changed: killed.changed,
+            stored,
+        }
     }
 
     /// Lifts the kill of exactly this target. On disk before it is in force.
@@ -179,7 +195,9 @@ impl Control {
             // Whoever left does not need the answer.
             let _ = reply.send(control.rearm_whole(target, &reason, &actor).await);
         }));
-        answer.await.unwrap_or_else(|_| Err(RearmError::NotStored("the task ended early".to_owned())))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(RearmError::NotStored("the task ended early".to_owned())))
     }
 
     async fn rearm_whole(&self, target: KillTarget, reason: &str, actor: &Actor) -> Result<RearmAck, RearmError> {
@@ -194,11 +212,18 @@ impl Control {
     async fn rearm_alone(&self, target: KillTarget, reason: &str, actor: &Actor) -> Result<RearmAck, RearmError> {
         let inner = &self.inner;
         let mut next = inner.live.kills.read(KillSet::clone);
-        let Rearmed::Lifted { subjects, .. } = next.rearm(&target, reason, Arc::clone(&actor.name), clock::unix_ms()) else {
+        let Rearmed::Lifted { subjects, .. } = next.rearm(&target, reason, Arc::clone(&actor.name), clock::unix_ms())
+        else {
             return Err(RearmError::NotKilled);
         };
-        let Some(kill) = next.find(&target).cloned() else { return Err(RearmError::NotKilled) };
-        let change = KillChange { target: target.clone(), kill, origin: origin(actor) };
+        let Some(kill) = next.find(&target).cloned() else {
+            return Err(RearmError::NotKilled);
+        };
+        let change = KillChange {
+            target: target.clone(),
+            kill,
+            origin: origin(actor),
+        };
         let not_stored = |error: crate::store::StoreError| RearmError::NotStored(error.to_string());
         let kill = inner.store.rearm(change).within(PATIENCE).await.map_err(not_stored)?;
         let epoch = kill.epoch;
@@ -210,7 +235,12 @@ impl Control {
             inner.live.kills.change(|kills| {
                 kills.admit(target.clone(), &kill);
                 if again {
-                    kills.kill(target.clone(), "killed while a re-arm was being stored", Arc::clone(&actor.name), clock::unix_ms());
+                    kills.kill(
+                        target.clone(),
+                        "killed while a re-arm was being stored",
+                        Arc::clone(&actor.name),
+                        clock::unix_ms(),
+                    );
                 }
             });
             if again {
@@ -231,7 +261,10 @@ impl Control {
     /// All problems; the old rules serve.
     pub async fn reload(&self, actor: &Actor) -> Result<Revision, Vec<Problem>> {
         let (reply, answer) = oneshot::channel();
-        let reload = controller::Reload { actor: actor.clone(), reply };
+        let reload = controller::Reload {
+            actor: actor.clone(),
+            reply,
+        };
         if self.inner.commands.send(reload).await.is_err() {
             return Err(Vec::new());
         }
@@ -286,12 +319,18 @@ impl Inner {
 
     fn unhanded(&self, handed: &mut KillSet, actor: &Actor) -> Vec<KillChange> {
         let now = self.live.kills.read(KillSet::clone);
-        let new = now.iter().filter(|(target, kill)| kill.killed && handed.find(target) != Some(kill));
+        let new = now
+            .iter()
+            .filter(|(target, kill)| kill.killed && handed.find(target) != Some(kill));
         let changes = new
             .map(|(target, kill)| {
                 let by_actor = *kill.actor == *actor.name;
                 let origin = if by_actor { origin(actor) } else { Origin::default() };
-                KillChange { target, kill: kill.clone(), origin }
+                KillChange {
+                    target,
+                    kill: kill.clone(),
+                    origin,
+                }
             })
             .collect();
         *handed = now;
@@ -300,7 +339,10 @@ impl Inner {
 }
 
 fn origin(actor: &Actor) -> Origin {
-    Origin { role: actor.role.map(str::to_owned), from: actor.from.map(|from| from.to_string()) }
+    Origin {
+        role: actor.role.map(str::to_owned),
+        from: actor.from.map(|from| from.to_string()),
+    }
 }
 
 fn labels(target: &KillTarget) -> [(&'static str, &str); 3] {

@@ -30,14 +30,21 @@ pub fn publish(live: &Live, config: &Config, rules: Ruleset) {
     }
     #[expect(clippy::expect_used, reason = "the constant above is letters")]
     let unrouted = RouteKey::parse(UNROUTED).expect("a key");
-    let unrouted = live.registry.route(&unrouted, None, live.kills.word(&unrouted, Uses::default()), Duration::MAX);
+    let unrouted = live.registry.route(
+        &unrouted,
+        None,
+        live.kills.word(&unrouted, Uses::default()),
+        Duration::MAX,
+    );
     let backends = |of: fn(&Snapshot) -> &[Arc<Backend>; 2], limit| {
         Side::BOTH.map(|side| {
             let spec = config.backends.of(side);
             let authority: Arc<str> = spec.url.authority().into();
             let known = before.as_deref().map(|snapshot| &of(snapshot)[side.index()]);
             // What is under way to a backend stays under way over a reload.
-            let in_flight = known.filter(|b| b.authority == authority).map(|b| Arc::clone(&b.in_flight));
+            let in_flight = known
+                .filter(|b| b.authority == authority)
+                .map(|b| Arc::clone(&b.in_flight));
             Arc::new(Backend {
                 side,
                 host: spec.url.host.as_str().into(),
@@ -51,29 +58,31 @@ pub fn publish(live: &Live, config: &Config, rules: Ruleset) {
             })
         })
     };
-    let flag_tallies = rules.flags().iter().map(|(_, flag)| live.registry.flag(flag.key.as_str())).collect();
+    let flag_tallies = rules
+        .flags()
+        .iter()
+        .map(|(_, flag)| live.registry.flag(flag.key.as_str()))
+        .collect();
     live.budget.resize(config.capture.budget_bytes);
-    live.publish(
-        Snapshot {
-            routes,
-            unrouted,
-            backends: backends(|snapshot| &snapshot.backends, config.limits.in_flight),
-            // Copies are bounded by their lanes.
-            shadows: backends(|snapshot| &snapshot.shadows, usize::MAX),
-            limits: RequestLimits {
-                target_bytes: config.limits.target_bytes,
-                body: config.limits.body_bytes,
-                body_idle: config.limits.body_idle,
-                capture: usize::try_from(config.capture.body_bytes).unwrap_or(usize::MAX),
-            },
-            via: config.via,
-            served_by: config.served_by,
-            log_threshold: config.logs.decisions.buckets(),
-            log_clear: config.logs.subject == SubjectLog::Clear,
-            flag_tallies,
-            rules,
+    live.publish(Snapshot {
+        routes,
+        unrouted,
+        backends: backends(|snapshot| &snapshot.backends, config.limits.in_flight),
+        // Copies are bounded by their lanes.
+        shadows: backends(|snapshot| &snapshot.shadows, usize::MAX),
+        limits: RequestLimits {
+            target_bytes: config.limits.target_bytes,
+            body: config.limits.body_bytes,
+            body_idle: config.limits.body_idle,
+            capture: usize::try_from(config.capture.body_bytes).unwrap_or(usize::MAX),
         },
-    );
+        via: config.via,
+        served_by: config.served_by,
+        log_threshold: config.logs.decisions.buckets(),
+        log_clear: config.logs.subject == SubjectLog::Clear,
+        flag_tallies,
+        rules,
+    });
 }
 
 // Both runs of a pair are judged by the shorter deadline, or the side with more time would look better than it is.
@@ -103,11 +112,23 @@ pub fn waits_for_restart(running: &Config, read: &Config) -> Vec<String> {
     let (a, b) = (running, read);
     let client = |c: &Config| {
         let l = &c.limits;
-        (l.header_bytes, l.header_count, l.header_timeout, l.write_timeout, l.idle, l.connections, l.drain)
+        (
+            l.header_bytes,
+            l.header_count,
+            l.header_timeout,
+            l.write_timeout,
+            l.idle,
+            l.connections,
+            l.drain,
+        )
     };
     let tokens = |c: &Config| {
         let admin = &c.admin;
-        let known: Vec<_> = admin.tokens.iter().map(|token| (token.name.clone(), token.role.as_str(), token.sha256)).collect();
+        let known: Vec<_> = admin
+            .tokens
+            .iter()
+            .map(|token| (token.name.clone(), token.role.as_str(), token.sha256))
+            .collect();
         (admin.address, admin.tokens_file.clone(), admin.metrics_token, known)
     };
     let differs = [
@@ -117,5 +138,9 @@ pub fn waits_for_restart(running: &Config, read: &Config) -> Vec<String> {
         ("state.path", a.state_path != b.state_path),
         ("limits", client(a) != client(b)),
     ];
-    differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect()
+    differs
+        .into_iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(name, _)| name.to_owned())
+        .collect()
 }

@@ -120,7 +120,11 @@ impl Source {
             marks: before.marks,
             problems,
         })?;
-        Ok(Read { config, rules, warnings })
+        Ok(Read {
+            config,
+            rules,
+            warnings,
+        })
     }
 
     /// The hash of these files' content now.
@@ -219,7 +223,13 @@ impl Watch {
         // One event waiting is enough to know that something happened.
         let (sender, events) = mpsc::channel(1);
         let sender = Arc::new(Mutex::new(sender));
-        Self { watcher: None, folders: Vec::new(), events, sender, next: Next::late() }
+        Self {
+            watcher: None,
+            folders: Vec::new(),
+            events,
+            sender,
+            next: Next::late(),
+        }
     }
 
     /// Watches the folders of these files from now on.
@@ -292,7 +302,12 @@ mod tests {
         assert!(Source::look(&files) == files);
         std::fs::write(&file, "features: {}").unwrap();
         // Far less than the debounce at a time, and in all far less than the poll.
-        let waits = async { while tokio::time::timeout(Duration::from_millis(2), watch.changed()).await.is_err() {} };
+        let waits = async {
+            while tokio::time::timeout(Duration::from_millis(2), watch.changed())
+                .await
+                .is_err()
+            {}
+        };
         tokio::time::timeout(POLL / 3, waits).await.expect("the event is told");
         assert!(Source::look(&files) != files);
     }
@@ -306,6 +321,8 @@ mod tests {
         std::fs::write(&file, "features: {}").unwrap();
         let mut watch = Watch::new();
         watch.follow(&files);
-        tokio::time::timeout(POLL / 3, watch.changed()).await.expect("a first look");
+        tokio::time::timeout(POLL / 3, watch.changed())
+            .await
+            .expect("a first look");
     }
 }

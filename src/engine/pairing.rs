@@ -49,7 +49,14 @@ impl<B> Pairing<B> {
     #[must_use]
     pub const fn new(served: Side, copied: bool) -> Self {
         let copy = if copied { Copy::Queued } else { Copy::None };
-        Self { served, runs: [None, None], served_done: false, copy, failover: false, closed: false }
+        Self {
+            served,
+            runs: [None, None],
+            served_done: false,
+            copy,
+            failover: false,
+            closed: false,
+        }
     }
 
     /// The copy is about to be sent; false if it was withdrawn meanwhile and must not be.
@@ -127,7 +134,10 @@ mod tests {
     use super::*;
 
     fn ran() -> Ran<()> {
-        Ran { run: Run::answered(200, std::time::Duration::ZERO), answer: None }
+        Ran {
+            run: Run::answered(200, std::time::Duration::ZERO),
+            answer: None,
+        }
     }
 
     #[test]

@@ -80,7 +80,10 @@ fn check_key(text: &str) -> Result<(), KeyError> {
     if text.len() > KEY_LIMIT_BYTES {
         return Err(KeyError::TooLong(text.len()));
     }
-    match text.bytes().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))) {
+    match text
+        .bytes()
+        .position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')))
+    {
         Some(at) => Err(KeyError::Character(at)),
         None => Ok(()),
     }
@@ -159,7 +162,9 @@ impl SubjectHash {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix("h:")?;
-        (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok().map(Self)).flatten()
+        (digits.len() == 16)
+            .then(|| u64::from_str_radix(digits, 16).ok().map(Self))
+            .flatten()
     }
 }
 

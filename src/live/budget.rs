@@ -14,7 +14,10 @@ impl Budget {
     /// A budget of this many bytes.
     #[must_use]
     pub fn new(cap: u64) -> Arc<Self> {
-        Arc::new(Self { used: AtomicU64::new(0), cap: AtomicU64::new(cap) })
+        Arc::new(Self {
+            used: AtomicU64::new(0),
+            cap: AtomicU64::new(cap),
+        })
     }
 
     /// Changes the cap; what is held stays held.
@@ -31,7 +34,10 @@ impl Budget {
     /// A hold of nothing, to be grown.
     #[must_use]
     pub fn hold(self: &Arc<Self>) -> Hold {
-        Hold { budget: Arc::clone(self), bytes: 0 }
+        Hold {
+            budget: Arc::clone(self),
+            bytes: 0,
+        }
     }
 }
 
@@ -51,7 +57,9 @@ impl Hold {
         let fits = self
             .budget
             .used
-            .try_update(Relaxed, Relaxed, |used| used.checked_add(bytes).filter(|sum| *sum <= cap))
+            .try_update(Relaxed, Relaxed, |used| {
+                used.checked_add(bytes).filter(|sum| *sum <= cap)
+            })
             .is_ok();
         if fits {
             self.bytes += bytes;

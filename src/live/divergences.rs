@@ -83,6 +83,12 @@ impl Divergences {
     #[must_use]
     pub fn newest(&self, route: Option<&str>, limit: usize) -> Vec<Diverged> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        ring.1.iter().rev().filter(|d| route.is_none_or(|r| d.route.as_str() == r)).take(limit).cloned().collect()
+        ring.1
+            .iter()
+            .rev()
+            .filter(|d| route.is_none_or(|r| d.route.as_str() == r))
+            .take(limit)
+            .cloned()
+            .collect()
     }
 }

@@ -85,12 +85,23 @@ impl Intake {
     pub fn new(producers: usize) -> (Self, mpsc::Receiver<Exchange>) {
         let (pairs, out) = mpsc::channel(PAIRS);
         let rings = (0..producers).map(|_| Mutex::default()).collect();
-        (Self { rings, bell: Notify::new(), lost: Counter::default(), pairs: Mutex::new(Some(pairs)) }, out)
+        (
+            Self {
+                rings,
+                bell: Notify::new(),
+                lost: Counter::default(),
+                pairs: Mutex::new(Some(pairs)),
+            },
+            out,
+        )
     }
 
     /// Books an outcome. Never waits for the guard.
     pub fn report(&self, producer: usize, report: Report) {
-        let urgent = report.outcome.new.is_some_and(|run| run.failure.is_some() || run.status.is_some_and(|s| s >= 400));
+        let urgent = report
+            .outcome
+            .new
+            .is_some_and(|run| run.failure.is_some() || run.status.is_some_and(|s| s >= 400));
         let mut ring = self.rings[producer].lock().unwrap_or_else(PoisonError::into_inner);
         if ring.len() < RING {
             ring.push_back(report);

@@ -119,7 +119,10 @@ pub struct Switchboard {
 
 impl Default for Switchboard {
     fn default() -> Self {
-        Self { inner: Mutex::default(), changed: watch::Sender::new(0) }
+        Self {
+            inner: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }
     }
 }
 
@@ -130,13 +133,20 @@ impl Switchboard {
     /// decides by them, and must obey a kill of the flags that those rules ask.
     pub fn word(&self, route: &RouteKey, uses: Uses) -> Arc<KillWord> {
         let mut inner = self.lock();
-        let known = inner.words.iter().find(|written| written.route == *route && written.uses == uses);
+        let known = inner
+            .words
+            .iter()
+            .find(|written| written.route == *route && written.uses == uses);
         if let Some(word) = known.and_then(|written| written.word.upgrade()) {
             return word;
         }
         let word = Arc::new(KillWord::default());
         write(&word, &inner.set, inner.no_state, route, &uses);
-        inner.words.push(Written { route: route.clone(), uses, word: Arc::downgrade(&word) });
+        inner.words.push(Written {
+            route: route.clone(),
+            uses,
+            word: Arc::downgrade(&word),
+        });
         word
     }
 

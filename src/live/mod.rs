@@ -116,5 +116,8 @@ pub struct Ends {
 /// This instant, by both clocks.
 #[must_use]
 pub fn now() -> Now {
-    Now { monotonic: clock::monotonic(), unix_ms: clock::unix_ms() }
+    Now {
+        monotonic: clock::monotonic(),
+        unix_ms: clock::unix_ms(),
+    }
 }

@@ -19,7 +19,11 @@ struct Page(String);
 
 impl Page {
     fn family(&mut self, name: &str) {
-        let (_, kind, help) = names::ALL.iter().find(|(known, ..)| *known == name).copied().unwrap_or((name, "", ""));
+        let (_, kind, help) = names::ALL
+            .iter()
+            .find(|(known, ..)| *known == name)
+            .copied()
+            .unwrap_or((name, "", ""));
         // Writing to a string does not fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
@@ -88,7 +92,11 @@ fn histograms(page: &mut Page, routes: &Routes, name: &str, side: Side, of: impl
         for (at, count) in buckets.iter().enumerate() {
             below += count;
             let bound = LATENCY_BOUNDS_MS.get(at).map_or("+Inf".to_owned(), f64::to_string);
-            page.sample(&format!("{name}_bucket"), &[labels[0], labels[1], ("le", &bound)], below);
+            page.sample(
+                &format!("{name}_bucket"),
+                &[labels[0], labels[1], ("le", &bound)],
+                below,
+            );
         }
         #[allow(clippy::cast_precision_loss, reason = "a sum for a chart")]
         let ms = micros as f64 / 1_000.0;
@@ -121,7 +129,14 @@ fn routes(page: &mut Page, routes: &Routes) {
     page.family(names::RESPONSES);
     for side in Side::BOTH {
         let side_label = [("side", side.as_str())];
-        by_label::<StatusClass, 6>(page, routes, names::RESPONSES, "class", |t| &t.answered[side.index()], &side_label);
+        by_label::<StatusClass, 6>(
+            page,
+            routes,
+            names::RESPONSES,
+            "class",
+            |t| &t.answered[side.index()],
+            &side_label,
+        );
     }
     page.family(names::LATENCY);
     for side in Side::BOTH {
@@ -130,7 +145,14 @@ fn routes(page: &mut Page, routes: &Routes) {
     page.family(names::RUNS_FAILED);
     for side in Side::BOTH {
         let side_label = [("side", side.as_str())];
-        by_label::<RunFailure, 7>(page, routes, names::RUNS_FAILED, "kind", |t| &t.failed[side.index()], &side_label);
+        by_label::<RunFailure, 7>(
+            page,
+            routes,
+            names::RUNS_FAILED,
+            "kind",
+            |t| &t.failed[side.index()],
+            &side_label,
+        );
     }
     page.family(names::FAILOVERS);
     by_label::<Failover, 3>(page, routes, names::FAILOVERS, "class", |t| &t.failovers, &[]);
@@ -139,12 +161,26 @@ fn routes(page: &mut Page, routes: &Routes) {
     page.family(names::COPIES_SKIPPED);
     for side in Side::BOTH {
         let name = names::COPIES_SKIPPED;
-        by_label::<Skipped, 11>(page, routes, name, "reason", |t| &t.skipped[side.index()], &[("side", side.as_str())]);
+        by_label::<Skipped, 11>(
+            page,
+            routes,
+            name,
+            "reason",
+            |t| &t.skipped[side.index()],
+            &[("side", side.as_str())],
+        );
     }
     page.family(names::NOT_COMPARED);
     by_label::<NotCompared, 3>(page, routes, names::NOT_COMPARED, "reason", |t| &t.not_compared, &[]);
     page.family(names::UNIDENTIFIED);
-    by_label::<Unidentified, { Unidentified::COUNT }>(page, routes, names::UNIDENTIFIED, "reason", |t| &t.unidentified, &[]);
+    by_label::<Unidentified, { Unidentified::COUNT }>(
+        page,
+        routes,
+        names::UNIDENTIFIED,
+        "reason",
+        |t| &t.unidentified,
+        &[],
+    );
     page.family(names::ANSWERS_MADE);
     by_label::<Made, 14>(page, routes, names::ANSWERS_MADE, "reason", |t| &t.made, &[]);
 }
@@ -158,8 +194,14 @@ fn flags(page: &mut Page, flags: &[(String, std::sync::Arc<[FlagTally]>)]) {
         }
     }
     page.family(names::FLAG_ERRORS);
-    let missing = sum(flags.iter().flat_map(|(_, shards)| shards.iter().map(|shard| shard.missing.value())));
-    page.sample(names::FLAG_ERRORS, &[("flag", "unknown"), ("error_type", "flag_not_found")], missing);
+    let missing = sum(flags
+        .iter()
+        .flat_map(|(_, shards)| shards.iter().map(|shard| shard.missing.value())));
+    page.sample(
+        names::FLAG_ERRORS,
+        &[("flag", "unknown"), ("error_type", "flag_not_found")],
+        missing,
+    );
 }
 
 fn process(page: &mut Page, live: &Live) {
@@ -168,7 +210,11 @@ fn process(page: &mut Page, live: &Live) {
     let mut below = 0;
     for at in 0..11 {
         below += sum(workers().map(|worker| worker.decision_buckets[at].value()));
-        let bound = if at < 10 { (0.0001 * f64::from(1_u32 << at)).to_string() } else { "+Inf".to_owned() };
+        let bound = if at < 10 {
+            (0.0001 * f64::from(1_u32 << at)).to_string()
+        } else {
+            "+Inf".to_owned()
+        };
         page.sample(&format!("{}_bucket", names::FLAG_DURATION), &[("le", &bound)], below);
     }
     let nanos = sum(workers().map(|worker| worker.decision_nanos.value()));
@@ -182,9 +228,17 @@ fn process(page: &mut Page, live: &Live) {
         page.sample(names::CLIENT_ERRORS, &[("reason", reason.label())], value);
     }
     page.family(names::ACCEPTED);
-    page.sample(names::ACCEPTED, &[], sum(workers().map(|worker| worker.accepted.value())));
+    page.sample(
+        names::ACCEPTED,
+        &[],
+        sum(workers().map(|worker| worker.accepted.value())),
+    );
     page.family(names::CONNECTIONS);
-    page.sample(names::CONNECTIONS, &[], live.connections.iter().map(|n| n.load(Relaxed)).sum::<usize>());
+    page.sample(
+        names::CONNECTIONS,
+        &[],
+        live.connections.iter().map(|n| n.load(Relaxed)).sum::<usize>(),
+    );
     page.family(names::CAPTURE_BYTES);
     page.sample(names::CAPTURE_BYTES, &[], live.budget.used());
     page.family(names::OUTCOMES_LOST);
@@ -192,9 +246,17 @@ fn process(page: &mut Page, live: &Live) {
     page.family(names::PANICS);
     page.sample(names::PANICS, &[], spawn::panics());
     page.family(names::STATE_READABLE);
-    page.sample(names::STATE_READABLE, &[], u8::from(live.health.state_unreadable().is_none()));
+    page.sample(
+        names::STATE_READABLE,
+        &[],
+        u8::from(live.health.state_unreadable().is_none()),
+    );
     page.family(names::RULES_REFUSED);
-    page.sample(names::RULES_REFUSED, &[], u8::from(!live.health.rules().refused.is_empty()));
+    page.sample(
+        names::RULES_REFUSED,
+        &[],
+        u8::from(!live.health.rules().refused.is_empty()),
+    );
     if let Some(snapshot) = live.snapshot() {
         page.family(names::RULES_REVISION);
         page.sample(names::RULES_REVISION, &[], snapshot.rules.revision.0);
@@ -207,7 +269,9 @@ fn process(page: &mut Page, live: &Live) {
         }
     }
     page.family(names::KILLED);
-    let killed: Vec<KillTarget> = live.kills.read(|kills| kills.killed().map(|(target, _)| target).collect());
+    let killed: Vec<KillTarget> = live
+        .kills
+        .read(|kills| kills.killed().map(|(target, _)| target).collect());
     for target in &killed {
         let (kind, name) = match target {
             KillTarget::All => ("all", ""),
@@ -218,5 +282,12 @@ fn process(page: &mut Page, live: &Live) {
         page.sample(names::KILLED, &[("kind", kind), ("name", name)], 1);
     }
     page.family(names::HELD);
-    page.sample(names::HELD, &[], killed.iter().filter(|target| matches!(target, KillTarget::Subject(..))).count());
+    page.sample(
+        names::HELD,
+        &[],
+        killed
+            .iter()
+            .filter(|target| matches!(target, KillTarget::Subject(..)))
+            .count(),
+    );
 }

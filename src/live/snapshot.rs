@@ -107,7 +107,10 @@ impl Registry {
     /// A registry for this many producers.
     #[must_use]
     pub fn new(shards: usize) -> Self {
-        Self { shards, inner: Mutex::default() }
+        Self {
+            shards,
+            inner: Mutex::default(),
+        }
     }
 
     /// The live side of a route.
@@ -120,15 +123,27 @@ impl Registry {
         horizon: Duration,
     ) -> Arc<LiveRoute> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = inner.routes.iter().position(|(known, ..)| known == key).unwrap_or_else(|| {
-            let tallies = (0..self.shards).map(|_| RouteTally::default()).collect();
-            inner.routes.push((key.clone(), tallies, Arc::default()));
-            inner.routes.len() - 1
-        });
+        let at = inner
+            .routes
+            .iter()
+            .position(|(known, ..)| known == key)
+            .unwrap_or_else(|| {
+                let tallies = (0..self.shards).map(|_| RouteTally::default()).collect();
+                inner.routes.push((key.clone(), tallies, Arc::default()));
+                inner.routes.len() - 1
+            });
         let (_, tallies, legacy_p99) = &inner.routes[at];
         let (tallies, legacy_p99) = (Arc::clone(tallies), Arc::clone(legacy_p99));
         let id = RouteId(u32::try_from(at).unwrap_or(u32::MAX));
-        Arc::new(LiveRoute { id, key: key.clone(), index, word, horizon, legacy_p99, tallies })
+        Arc::new(LiveRoute {
+            id,
+            key: key.clone(),
+            index,
+            word,
+            horizon,
+            legacy_p99,
+            tallies,
+        })
     }
 
     /// The counters of a flag.
@@ -144,14 +159,22 @@ impl Registry {
     #[must_use]
     pub fn routes(&self) -> Vec<(RouteKey, Arc<[RouteTally]>)> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.routes.iter().map(|(key, tallies, _)| (key.clone(), Arc::clone(tallies))).collect()
+        inner
+            .routes
+            .iter()
+            .map(|(key, tallies, _)| (key.clone(), Arc::clone(tallies)))
+            .collect()
     }
 
     /// Every flag seen so far with its counters, by key.
     #[must_use]
     pub fn flags(&self) -> Vec<(String, Arc<[FlagTally]>)> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut flags: Vec<_> = inner.flags.iter().map(|(key, tallies)| (key.clone(), Arc::clone(tallies))).collect();
+        let mut flags: Vec<_> = inner
+            .flags
+            .iter()
+            .map(|(key, tallies)| (key.clone(), Arc::clone(tallies)))
+            .collect();
         flags.sort_by(|a, b| a.0.cmp(&b.0));
         flags
     }

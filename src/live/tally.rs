@@ -280,8 +280,9 @@ impl<const N: usize> By<N> {
 }
 
 /// The upper bounds of [`Histogram`]'s buckets, in milliseconds.
-pub const LATENCY_BOUNDS_MS: [f64; 14] =
-    [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0, 30_000.0];
+pub const LATENCY_BOUNDS_MS: [f64; 14] = [
+    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0, 30_000.0,
+];
 
 /// Latencies by bucket; the last one is everything above the bounds.
 #[derive(Debug, Default)]
@@ -296,7 +297,10 @@ impl Histogram {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         #[allow(clippy::cast_precision_loss, reason = "a bucket, not an account")]
         let ms = micros as f64 / 1_000.0;
-        let at = LATENCY_BOUNDS_MS.iter().position(|bound| ms <= *bound).unwrap_or(LATENCY_BOUNDS_MS.len());
+        let at = LATENCY_BOUNDS_MS
+            .iter()
+            .position(|bound| ms <= *bound)
+            .unwrap_or(LATENCY_BOUNDS_MS.len());
         self.buckets[at].add();
         self.sum_micros.add_n(micros);
     }
@@ -304,7 +308,10 @@ impl Histogram {
     /// Per bucket its count (not cumulative), and the sum of all latencies in microseconds.
     #[must_use]
     pub fn read(&self) -> ([u64; LATENCY_BOUNDS_MS.len() + 1], u64) {
-        (std::array::from_fn(|i| self.buckets[i].value()), self.sum_micros.value())
+        (
+            std::array::from_fn(|i| self.buckets[i].value()),
+            self.sum_micros.value(),
+        )
     }
 }
 

@@ -123,7 +123,12 @@ impl Keep {
             Kept::TooLong => None,
             Kept::NoMemory => return None,
         };
-        Some(KeptAnswer { status, headers: self.headers, body, hold: self.hold })
+        Some(KeptAnswer {
+            status,
+            headers: self.headers,
+            body,
+            hold: self.hold,
+        })
     }
 }
 
@@ -136,7 +141,15 @@ enum End {
 
 impl Watch {
     fn end(self, end: End) {
-        let Watch { pair, shard, side, failover, status, latency, keep } = self;
+        let Watch {
+            pair,
+            shard,
+            side,
+            failover,
+            status,
+            latency,
+            keep,
+        } = self;
         let mut run = Run::answered(status.as_u16(), latency);
         let tally = pair.route.tally(shard);
         match end {
@@ -151,7 +164,9 @@ impl Watch {
             pair.failed_over(run);
             return;
         }
-        let answer = keep.filter(|_| end == End::Complete).and_then(|keep| keep.finish(status.as_u16()));
+        let answer = keep
+            .filter(|_| end == End::Complete)
+            .and_then(|keep| keep.finish(status.as_u16()));
         pair.served(run, answer);
     }
 }
@@ -160,7 +175,12 @@ impl Relay {
     /// Streams `incoming`; `watch` is told what it came to.
     #[must_use]
     pub fn new(incoming: Incoming, lease: Lease, watch: Option<Watch>, finish: Finish) -> Self {
-        let mut relay = Self { incoming, lease: Some(lease), watch, _finish: finish };
+        let mut relay = Self {
+            incoming,
+            lease: Some(lease),
+            watch,
+            _finish: finish,
+        };
         if relay.incoming.is_end_stream() {
             relay.end(End::Complete);
         }

@@ -136,7 +136,10 @@ struct State {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("seen", &self.seen).field("broken", &self.broken).finish_non_exhaustive()
+        f.debug_struct("State")
+            .field("seen", &self.seen)
+            .field("broken", &self.broken)
+            .finish_non_exhaustive()
     }
 }
 
@@ -318,7 +321,10 @@ impl State {
 
     fn size_hint(&self) -> SizeHint {
         let front: u64 = self.front.frames.iter().map(|frame| frame.len() as u64).sum();
-        let rest = self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let rest = self
+            .incoming
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + front);
         if let Some(upper) = rest.upper() {
@@ -359,7 +365,10 @@ impl Body for Outgoing {
             Outgoing::Whole(bytes) => bytes.is_none(),
             Outgoing::Stream(upload, attempt) => {
                 let state = upload.lock();
-                *attempt == state.attempts && state.front.frames.is_empty() && state.incoming.is_none() && state.broken.is_none()
+                *attempt == state.attempts
+                    && state.front.frames.is_empty()
+                    && state.incoming.is_none()
+                    && state.broken.is_none()
             }
         }
     }
@@ -417,7 +426,10 @@ pub async fn capture(
         len += data.len();
         frames.push(data);
         if let Some(why) = refused {
-            let front = Front { frames: frames.into(), hold: Some(hold) };
+            let front = Front {
+                frames: frames.into(),
+                hold: Some(hold),
+            };
             return Ok(Captured::Partial(front, incoming, why));
         }
     }

@@ -84,7 +84,15 @@ impl ClientIo {
             deadline,
             limits,
         });
-        (Self { stream, turn: Arc::clone(&turn), tally, lingers: false }, turn)
+        (
+            Self {
+                stream,
+                turn: Arc::clone(&turn),
+                tally,
+                lingers: false,
+            },
+            turn,
+        )
     }
 
     // The library waits for the rest of a header section and would close without a word, so the answer is written

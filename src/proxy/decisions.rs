@@ -45,11 +45,19 @@ pub(super) fn log(
     exchange: &str,
 ) {
     let route = stage.route.key.as_str();
-    let shopper = subject.map(|(key, hash)| if stage.snapshot.log_clear { key.to_owned() } else { hash.to_string() });
+    let shopper = subject.map(|(key, hash)| {
+        if stage.snapshot.log_clear {
+            key.to_owned()
+        } else {
+            hash.to_string()
+        }
+    });
     let canonical = decision.served == Side::New || decision.copy == crate::engine::decide::CopyTo::To(Side::New);
     let policy = stage.rules.map(|rules| &rules.policy);
     for check in checks.iter() {
-        let Some(flag) = stage.snapshot.rules.flag_key(check.flag) else { continue };
+        let Some(flag) = stage.snapshot.rules.flag_key(check.flag) else {
+            continue;
+        };
         let dual_run = policy.is_some_and(|p| p.dual_run == crate::engine::decide::Ask::Flag(check.flag));
         let tags = match (canonical, dual_run) {
             (false, false) => "FEATURE_FLAG",

@@ -68,7 +68,10 @@ pub fn answer(made: Made) -> Response<Bytes> {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         Made::Method => {
-            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+            headers.insert(
+                header::ALLOW,
+                HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            );
         }
         // What is left of the request cannot be told from the next one, or is not wanted.
         Made::BodyTooLarge | Made::BodyTimeout | Made::BodyBroken | Made::Coding | Made::Host | Made::Target => {

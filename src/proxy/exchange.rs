@@ -43,9 +43,17 @@ pub async fn exchange(worker: Arc<Worker>, origin: Origin, request: Request<Inco
     };
     let (mut head, incoming) = request.into_parts();
     let index = snapshot.rules.route_for(&head.method, head.uri.path(), &head.headers);
-    let route = index.and_then(|i| snapshot.routes.get(i.index())).unwrap_or(&snapshot.unrouted);
+    let route = index
+        .and_then(|i| snapshot.routes.get(i.index()))
+        .unwrap_or(&snapshot.unrouted);
     let rules = route.index.map(|i| snapshot.rules.route(i));
-    let stage = Stage { worker: &worker, snapshot: &snapshot, route, rules, origin: &origin };
+    let stage = Stage {
+        worker: &worker,
+        snapshot: &snapshot,
+        route,
+        rules,
+        origin: &origin,
+    };
 
     if let Err(made) = admit(&mut head, &incoming, &snapshot) {
         return stage.make(made);
@@ -61,7 +69,10 @@ pub async fn exchange(worker: Arc<Worker>, origin: Origin, request: Request<Inco
     let word = &route.word;
     let epoch = word.epoch();
     let all = || subjects.as_ref().map(Subjects::iter).into_iter().flatten();
-    let hash = subjects.as_ref().filter(|all| all.len() == 1).map(|one| worker.live.hash(one.first()));
+    let hash = subjects
+        .as_ref()
+        .filter(|all| all.len() == 1)
+        .map(|one| worker.live.hash(one.first()));
     let asked = decide::Request {
         method: &head.method,
         subjects: all(),
@@ -141,12 +152,17 @@ fn admit(head: &mut http::request::Parts, incoming: &Incoming, snapshot: &Snapsh
 // The library takes any list of codings that ends with chunked, and undoes that one alone.
 fn has_known_coding(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
+    codings
+        .next()
+        .is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        && codings.next().is_none()
 }
 
 // Enough to tell a host from something that was meant to mislead; the backend gets it as it is.
 fn is_host(bytes: &[u8]) -> bool {
-    bytes.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b'?' | b'#' | b'@' | b'\\' | b',' | b'"' | b'<' | b'>'))
+    bytes
+        .iter()
+        .all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b'?' | b'#' | b'@' | b'\\' | b',' | b'"' | b'<' | b'>'))
 }
 
 type Identified = (Option<Subjects>, Option<Subjects>, Arrived);
@@ -156,7 +172,12 @@ impl Stage<'_> {
     async fn unrouted(&self, mut head: http::request::Parts, incoming: Incoming) -> Response<Answer> {
         let tally = self.route.tally(self.worker.shard);
         tally.assigned.add(Side::Legacy);
-        forward::prepare_request(&mut head.headers, self.origin.peer, self.origin.local_port, self.snapshot.via);
+        forward::prepare_request(
+            &mut head.headers,
+            self.origin.peer,
+            self.origin.local_port,
+            self.snapshot.via,
+        );
         let arrived = arrived(incoming);
         let source = self.source(arrived, None);
         let facts = Facts {
@@ -204,7 +225,12 @@ impl Stage<'_> {
         head: &http::request::Parts,
         incoming: Incoming,
     ) -> Result<Identified, body::Broken> {
-        let view = |body| RequestView { path: head.uri.path(), query: head.uri.query(), headers: &head.headers, body };
+        let view = |body| RequestView {
+            path: head.uri.path(),
+            query: head.uri.query(),
+            headers: &head.headers,
+            body,
+        };
         let wants_tenant = rules.policy.without_identity == WithoutIdentity::Tenant;
         let early = rules.spec.identity.extract(&view(None));
         let early_tenant = wants_tenant.then(|| rules.spec.tenant.extract(&view(None)));
@@ -215,7 +241,9 @@ impl Stage<'_> {
         }
         let worker = self.worker;
         let limits = &self.snapshot.limits;
-        let cap = limits.body.map_or(limits.capture, |limit| limits.capture.min(usize::try_from(limit).unwrap_or(usize::MAX)));
+        let cap = limits.body.map_or(limits.capture, |limit| {
+            limits.capture.min(usize::try_from(limit).unwrap_or(usize::MAX))
+        });
         let idle = worker.sweep.unset();
         let captured = body::capture(incoming, cap, worker.live.budget.hold(), &idle, limits.body_idle).await?;
         match captured {
@@ -238,7 +266,10 @@ impl Stage<'_> {
             Extraction::Subjects(subjects) => Some(subjects),
             Extraction::Nobody(why) => {
                 if counted {
-                    self.route.tally(self.worker.shard).unidentified.add(Unidentified::from(why));
+                    self.route
+                        .tally(self.worker.shard)
+                        .unidentified
+                        .add(Unidentified::from(why));
                 }
                 None
             }
@@ -283,7 +314,14 @@ impl Stage<'_> {
         let shard = self.worker.shard;
         match arrived {
             Arrived::Whole(body, hold) => {
-                shadow.send(shadow::Copy { body: body.clone(), hold: hold.clone(), ..copy }, shard);
+                shadow.send(
+                    shadow::Copy {
+                        body: body.clone(),
+                        hold: hold.clone(),
+                        ..copy
+                    },
+                    shard,
+                );
                 self.source(Arrived::Whole(body, hold), None)
             }
             Arrived::Partly(front, incoming, Some(why)) => {
@@ -296,7 +334,14 @@ impl Stage<'_> {
                     let pair = unsent.over();
                     match kept {
                         Ok((body, hold)) => {
-                            shadow.send(shadow::Copy { body, hold: Some(hold), ..copy }, shard);
+                            shadow.send(
+                                shadow::Copy {
+                                    body,
+                                    hold: Some(hold),
+                                    ..copy
+                                },
+                                shard,
+                            );
                         }
                         Err(why) => {
                             if let Some(pair) = pair {
@@ -331,9 +376,20 @@ impl Stage<'_> {
             Arrived::Whole(body, hold) => Source::Whole(body, hold),
             Arrived::Partly(front, incoming, _) => {
                 let limits = &self.snapshot.limits;
-                let wanted = wanted.unwrap_or(Wanted { cap: 0, hold: None, when_complete: None });
+                let wanted = wanted.unwrap_or(Wanted {
+                    cap: 0,
+                    hold: None,
+                    when_complete: None,
+                });
                 let idle = self.worker.sweep.unset();
-                Source::Stream(Upload::new(front, incoming, idle, limits.body_idle, limits.body, wanted))
+                Source::Stream(Upload::new(
+                    front,
+                    incoming,
+                    idle,
+                    limits.body_idle,
+                    limits.body,
+                    wanted,
+                ))
             }
         }
     }
@@ -362,7 +418,11 @@ impl Stage<'_> {
             Ok(reply) => reply,
             Err(error) => return self.make(source.broken().map_or_else(|| error.into(), Into::into)),
         };
-        let Reply { response, lease, latency } = reply;
+        let Reply {
+            response,
+            lease,
+            latency,
+        } = reply;
         let (mut parts, incoming) = response.into_parts();
         let tally = self.route.tally(self.worker.shard);
         tally.answered[side.index()].add(StatusClass::of(parts.status));
@@ -374,7 +434,9 @@ impl Stage<'_> {
         });
         forward::prepare_answer(&mut parts.headers, self.snapshot.via);
         if self.snapshot.served_by {
-            parts.headers.insert(forward::SERVED_BY, HeaderValue::from_static(side.as_str()));
+            parts
+                .headers
+                .insert(forward::SERVED_BY, HeaderValue::from_static(side.as_str()));
         }
         let watch = Watch {
             pair: Arc::clone(pair),

@@ -11,8 +11,8 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use super::body::Source;
-use super::stage::Stage;
 use super::pair::Pair;
+use super::stage::Stage;
 use super::upstream::{CallError, Patience, Reply};
 use crate::engine::guard::Run;
 use crate::engine::ruleset::Route;
@@ -40,14 +40,25 @@ fn is_repeatable(method: &Method) -> bool {
 pub(super) async fn legacy(stage: &Stage<'_>, pair: &Pair, head: http::request::Parts, source: &Source) -> Answered {
     let backend = stage.snapshot.backend(Side::Legacy);
     let repeatable = is_repeatable(&head.method);
-    let patience = Patience { answer: backend.timeout, total: None };
+    let patience = Patience {
+        answer: backend.timeout,
+        total: None,
+    };
     let waiting = Waiting::new(pair, Pair::abandoned);
-    let reply = stage.worker.pool.call(backend, head, source, repeatable, patience).await;
+    let reply = stage
+        .worker
+        .pool
+        .call(backend, head, source, repeatable, patience)
+        .await;
     waiting.over();
     if let Err(error) = &reply {
         pair.served(failed(stage, Side::Legacy, *error, source), None);
     }
-    Answered { side: Side::Legacy, failover: false, reply }
+    Answered {
+        side: Side::Legacy,
+        failover: false,
+        reply,
+    }
 }
 
 /// Asks the side that the decision named, and legacy where that fails and it may be asked.
@@ -66,28 +77,51 @@ pub(super) async fn serve(
     let backend = stage.snapshot.backend(Side::New);
     let legacy_p99 = Duration::from_millis(stage.route.legacy_p99.load(Relaxed));
     // Without a second chance there is nothing to save time for.
-    let total = (repeatable && (failover.unknown || failover.answered))
-        .then(|| time_for_new(failover.deadline, legacy_p99));
-    let patience = Patience { answer: backend.timeout, total };
+    let total =
+        (repeatable && (failover.unknown || failover.answered)).then(|| time_for_new(failover.deadline, legacy_p99));
+    let patience = Patience {
+        answer: backend.timeout,
+        total,
+    };
     let again = head.clone();
     let waiting = Waiting::new(pair, Pair::abandoned);
-    let reply = stage.worker.pool.call(backend, head, source, repeatable, patience).await;
+    let reply = stage
+        .worker
+        .pool
+        .call(backend, head, source, repeatable, patience)
+        .await;
     waiting.over();
     let class = match &reply {
-        Ok(reply) if repeatable && failover.answered && counts_as_failed(failover, reply.response.status()) => Failover::Answered,
+        Ok(reply) if repeatable && failover.answered && counts_as_failed(failover, reply.response.status()) => {
+            Failover::Answered
+        }
         Err(error) if error.never_reached && failover.never_reached => Failover::NeverReached,
         Err(error) if !error.never_reached && repeatable && failover.unknown => Failover::Unknown,
-        Ok(_) => return Answered { side: Side::New, failover: false, reply },
+        Ok(_) => {
+            return Answered {
+                side: Side::New,
+                failover: false,
+                reply,
+            };
+        }
         Err(error) => {
             pair.served(failed(stage, Side::New, *error, source), None);
-            return Answered { side: Side::New, failover: false, reply };
+            return Answered {
+                side: Side::New,
+                failover: false,
+                reply,
+            };
         }
     };
     if !source.is_repeatable() {
         if let Err(error) = &reply {
             pair.served(failed(stage, Side::New, *error, source), None);
         }
-        return Answered { side: Side::New, failover: false, reply };
+        return Answered {
+            side: Side::New,
+            failover: false,
+            reply,
+        };
     }
     // Told before the failure is booked: the run that closes the exchange is then legacy's.
     let _ = pair.fail_over();
@@ -101,14 +135,25 @@ pub(super) async fn serve(
     drop(reply);
     stage.route.tally(stage.worker.shard).failovers.add(class);
     let backend = stage.snapshot.backend(Side::Legacy);
-    let patience = Patience { answer: backend.timeout, total: None };
+    let patience = Patience {
+        answer: backend.timeout,
+        total: None,
+    };
     let waiting = Waiting::new(pair, Pair::abandoned_failover);
-    let reply = stage.worker.pool.call(backend, again, source, repeatable, patience).await;
+    let reply = stage
+        .worker
+        .pool
+        .call(backend, again, source, repeatable, patience)
+        .await;
     waiting.over();
     if let Err(error) = &reply {
         pair.failed_over(failed(stage, Side::Legacy, *error, source));
     }
-    Answered { side: Side::Legacy, failover: true, reply }
+    Answered {
+        side: Side::Legacy,
+        failover: true,
+        reply,
+    }
 }
 
 type Left = fn(&Pair);
@@ -141,7 +186,11 @@ fn failed(stage: &Stage<'_>, side: Side, error: CallError, source: &Source) -> R
     }
     stage.route.tally(stage.worker.shard).failed[side.index()].add(error.failure);
     // What we could not even try says nothing about the side.
-    if error.failure == RunFailure::Local { Run::cancelled() } else { Run::failed(error.failure.into()) }
+    if error.failure == RunFailure::Local {
+        Run::cancelled()
+    } else {
+        Run::failed(error.failure.into())
+    }
 }
 
 fn counts_as_failed(failover: &route::Failover, status: StatusCode) -> bool {

@@ -49,7 +49,10 @@ const NOT_TO_BE_NAMED: [HeaderName; 6] = [
 
 /// Removes what belongs to one connection only. `TE: trailers` stays.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let trailers = headers.get_all(header::TE).iter().any(|v| v.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let trailers = headers
+        .get_all(header::TE)
+        .iter()
+        .any(|v| v.as_bytes().eq_ignore_ascii_case(b"trailers"));
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
@@ -115,7 +118,14 @@ fn strip_ours(headers: &mut HeaderMap) {
 // Some frameworks hand `_` and `-` on as the same letter, and would take the one for the other.
 fn is_ours(name: &HeaderName) -> bool {
     let folded = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
-    name.as_str().len() >= OURS.len() && name.as_str().as_bytes().iter().map(folded).zip(OURS.bytes()).all(|(a, b)| a == b)
+    name.as_str().len() >= OURS.len()
+        && name
+            .as_str()
+            .as_bytes()
+            .iter()
+            .map(folded)
+            .zip(OURS.bytes())
+            .all(|(a, b)| a == b)
 }
 
 // The whole list in one line: several lines and one list mean the same (RFC 9110 section 5.3), and backends that look
@@ -147,7 +157,9 @@ mod tests {
     }
 
     fn listed(map: &HeaderMap) -> Vec<(String, String)> {
-        map.iter().map(|(k, v)| (k.to_string(), v.to_str().unwrap().to_owned())).collect()
+        map.iter()
+            .map(|(k, v)| (k.to_string(), v.to_str().unwrap().to_owned()))
+            .collect()
     }
 
     #[test]
@@ -198,7 +210,11 @@ mod tests {
 
     #[test]
     fn a_client_cannot_speak_in_our_name() {
-        let mut map = headers(&[("x-understudy-shadow", "1"), ("x_understudy-exchange", "forged"), ("accept", "*/*")]);
+        let mut map = headers(&[
+            ("x-understudy-shadow", "1"),
+            ("x_understudy-exchange", "forged"),
+            ("accept", "*/*"),
+        ]);
         prepare_request(&mut map, "127.0.0.1:5000".parse().unwrap(), 80, false);
         assert!(!map.keys().any(|name| name.as_str().contains("understudy")));
         assert!(map.contains_key("accept"));

@@ -13,13 +13,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
-use std::future::Future as _;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use std::future::Future as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::client::{self, ClientIo};
@@ -104,10 +104,20 @@ pub async fn run(
     mut inbox: Inbox,
     mut drain: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<io::Result<Vec<_>>>()?;
+    let listeners = listeners
+        .into_iter()
+        .map(TcpListener::from_std)
+        .collect::<io::Result<Vec<_>>>()?;
     let (serving, mut served) = mpsc::channel::<()>(1);
     let refusals = Arc::new(Semaphore::new(REFUSALS));
-    let door = Door { worker, settings, neighbours, drain: drain.clone(), serving, refusals };
+    let door = Door {
+        worker,
+        settings,
+        neighbours,
+        drain: drain.clone(),
+        serving,
+        refusals,
+    };
     loop {
         tokio::select! {
             accepted = accept(&listeners) => match accepted {
@@ -154,10 +164,12 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)
 
 async fn now_or_never(listeners: &[TcpListener]) -> Option<io::Result<(TcpStream, SocketAddr)>> {
     let mut accepting = pin!(accept(listeners));
-    poll_fn(|cx| Poll::Ready(match accepting.as_mut().poll(cx) {
-        Poll::Ready(accepted) => Some(accepted),
-        Poll::Pending => None,
-    }))
+    poll_fn(|cx| {
+        Poll::Ready(match accepting.as_mut().poll(cx) {
+            Poll::Ready(accepted) => Some(accepted),
+            Poll::Pending => None,
+        })
+    })
     .await
 }
 
@@ -246,7 +258,11 @@ fn less_loaded(live: &Live, shard: usize) -> Option<usize> {
     if own * 2 * live.connections.len() <= all * 3 {
         return None;
     }
-    counts().enumerate().min_by_key(|(_, n)| *n).map(|(at, _)| at).filter(|at| *at != shard)
+    counts()
+        .enumerate()
+        .min_by_key(|(_, n)| *n)
+        .map(|(at, _)| at)
+        .filter(|at| *at != shard)
 }
 
 struct Counted(Arc<Live>, usize);

@@ -165,7 +165,13 @@ impl Pair {
             new: new.as_ref().map(|ran| ran.run),
             horizon: self.route.horizon,
         };
-        self.live.intake.report(self.shard, Report { route: self.route.id, outcome });
+        self.live.intake.report(
+            self.shard,
+            Report {
+                route: self.route.id,
+                outcome,
+            },
+        );
         if !self.compared {
             return;
         }
@@ -175,7 +181,11 @@ impl Pair {
                 // A run that ended well kept its answer, unless there was no memory for it.
                 let ended_well = |run: Run| run.failure.is_none() && !run.cancelled;
                 let whole = closed.relation == Relation::Pair && ended_well(legacy) && ended_well(new);
-                let why = if whole { NotCompared::Memory } else { NotCompared::RunFailed };
+                let why = if whole {
+                    NotCompared::Memory
+                } else {
+                    NotCompared::RunFailed
+                };
                 self.route.tally(self.shard).not_compared.add(why);
             }
             return;

@@ -26,8 +26,8 @@ use crate::engine::guard::{Breaker, Failure, Run};
 use crate::live::Live;
 use crate::live::backend::Backend;
 use crate::live::budget::Hold;
-use crate::live::snapshot::RouteId;
 use crate::live::intake::KeptAnswer;
+use crate::live::snapshot::RouteId;
 use crate::live::tally::{RunFailure, Skipped};
 use crate::telemetry::{clock, spawn};
 
@@ -166,7 +166,10 @@ pub async fn run(live: Arc<Live>, Receiver(mut receiver): Receiver) {
     let sweep = Sweep::new();
     let pool = Pool::new(Arc::clone(&sweep));
     let pruned = Arc::clone(&pool);
-    drop(spawn::task("shadow sweep", Arc::clone(&sweep).run(move || pruned.prune())));
+    drop(spawn::task(
+        "shadow sweep",
+        Arc::clone(&sweep).run(move || pruned.prune()),
+    ));
     let courier = Arc::new(Courier { live, pool, sweep });
     let mut routes: HashMap<RouteId, Arc<Mutex<Lanes>>> = HashMap::new();
     let (working, mut idle) = mpsc::channel::<()>(1);
@@ -175,7 +178,9 @@ pub async fn run(live: Arc<Live>, Receiver(mut receiver): Receiver) {
         let number = copy.lane % copy.bounds.max_in_flight.max(1) as u64;
         let mut locked = lock(&lanes);
         if let Some(shed) = locked.admit(number, Waiting { copy, since_nanos }) {
-            shed.copy.pair.drop_copy(courier.live.shadow_shard(), Skipped::QueueFull);
+            shed.copy
+                .pair
+                .drop_copy(courier.live.shadow_shard(), Skipped::QueueFull);
             continue;
         }
         let lane = locked.lanes.entry(number).or_default();
@@ -209,7 +214,9 @@ impl Courier {
     async fn empty(&self, lanes: &Mutex<Lanes>, number: u64) {
         let shard = self.live.shadow_shard();
         loop {
-            let Some(waiting) = lock(lanes).next(number) else { return };
+            let Some(waiting) = lock(lanes).next(number) else {
+                return;
+            };
             let bytes = waiting.bytes();
             let pair = Arc::clone(&waiting.copy.pair);
             let side = pair.served.other();
@@ -232,19 +239,38 @@ impl Courier {
 
     async fn deliver(&self, waiting: Waiting) -> (Run, Option<KeptAnswer>) {
         let left = waiting.copy.bounds.timeout.saturating_sub(waiting.waited());
-        let Copy { pair, mut head, body, hold, backend, cap, .. } = waiting.copy;
+        let Copy {
+            pair,
+            mut head,
+            body,
+            hold,
+            backend,
+            cap,
+            ..
+        } = waiting.copy;
         let tally = pair.route.tally(self.live.shadow_shard());
         let side = pair.served.other();
         head.headers.insert(forward::SHADOW, HeaderValue::from_static("1"));
         let deadline = self.sweep.deadline(left);
-        let patience = Patience { answer: left, total: Some(left) };
-        let reply = match self.pool.call(&backend, head, &Source::Whole(body, hold), false, patience).await {
+        let patience = Patience {
+            answer: left,
+            total: Some(left),
+        };
+        let reply = match self
+            .pool
+            .call(&backend, head, &Source::Whole(body, hold), false, patience)
+            .await
+        {
             Ok(reply) => reply,
             Err(error) => {
                 tally.failed[side.index()].add(error.failure);
                 // What we could not even try says nothing about the side.
                 let local = error.failure == RunFailure::Local;
-                let run = if local { Run::cancelled() } else { Run::failed(error.failure.into()) };
+                let run = if local {
+                    Run::cancelled()
+                } else {
+                    Run::failed(error.failure.into())
+                };
                 return (run, None);
             }
         };
@@ -295,11 +321,9 @@ impl From<RunFailure> for Failure {
         match failure {
             RunFailure::Malformed => Failure::Malformed,
             RunFailure::Timeout => Failure::Timeout,
-            RunFailure::Connect
-            | RunFailure::Cut
-            | RunFailure::Local
-            | RunFailure::Overload
-            | RunFailure::Reset => Failure::Transport,
+            RunFailure::Connect | RunFailure::Cut | RunFailure::Local | RunFailure::Overload | RunFailure::Reset => {
+                Failure::Transport
+            }
         }
     }
 }

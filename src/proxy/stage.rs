@@ -77,6 +77,13 @@ impl Stage<'_> {
     /// The exchange that this request is.
     #[must_use]
     pub fn pair(&self, id: ExchangeId, facts: Facts) -> Arc<Pair> {
-        Pair::new(&self.worker.live, self.worker.shard, self.snapshot, self.route, id, facts)
+        Pair::new(
+            &self.worker.live,
+            self.worker.shard,
+            self.snapshot,
+            self.route,
+            id,
+            facts,
+        )
     }
 }

@@ -81,7 +81,10 @@ impl Sweep {
             slots.entries.len() - 1
         };
         drop(slots);
-        Deadline { sweep: Arc::clone(self), at }
+        Deadline {
+            sweep: Arc::clone(self),
+            at,
+        }
     }
 
     /// A deadline that is never due until it is [set](Deadline::set).
@@ -94,7 +97,10 @@ impl Sweep {
     fn due(&self, after: Duration) -> u64 {
         let after = u64::try_from(after.as_millis()).unwrap_or(NEVER);
         #[allow(clippy::cast_possible_truncation, reason = "a constant of 50")]
-        self.now_ms.load(Relaxed).saturating_add(after).saturating_add(TICK.as_millis() as u64)
+        self.now_ms
+            .load(Relaxed)
+            .saturating_add(after)
+            .saturating_add(TICK.as_millis() as u64)
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {

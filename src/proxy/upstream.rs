@@ -128,7 +128,11 @@ pub struct CallError {
 
 impl CallError {
     const fn before(failure: RunFailure, timed_out: bool) -> Self {
-        Self { failure, never_reached: true, timed_out }
+        Self {
+            failure,
+            never_reached: true,
+            timed_out,
+        }
     }
 }
 
@@ -155,7 +159,13 @@ impl Lease {
                     kept.connections.push(connection);
                 }
             } else {
-                idle.insert(Arc::clone(&self.key), Idle { connections: vec![connection], distrusted_until_nanos: 0 });
+                idle.insert(
+                    Arc::clone(&self.key),
+                    Idle {
+                        connections: vec![connection],
+                        distrusted_until_nanos: 0,
+                    },
+                );
             }
         }
     }
@@ -165,7 +175,10 @@ impl Pool {
     /// An empty pool whose timeouts are kept by `sweep`.
     #[must_use]
     pub fn new(sweep: Arc<Sweep>) -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::default(), sweep })
+        Arc::new(Self {
+            idle: Mutex::default(),
+            sweep,
+        })
     }
 
     /// Closes what has been idle for too long. To be called now and then.
@@ -174,14 +187,17 @@ impl Pool {
         self.lock().retain(|_, kept| {
             let distrust = kept.connections.iter().any(|c| c.closed_young(now));
             kept.distrust(distrust, now);
-            kept.connections.retain(|c| !c.sender.is_closed() && c.idle_for(now) < c.keep);
+            kept.connections
+                .retain(|c| !c.sender.is_closed() && c.idle_for(now) < c.keep);
             !kept.connections.is_empty() || kept.distrusted_until_nanos > now
         });
     }
 
     fn distrust(&self, backend: &Backend) {
         let mut idle = self.lock();
-        idle.entry(Arc::clone(&backend.authority)).or_default().distrust(true, clock::monotonic_nanos());
+        idle.entry(Arc::clone(&backend.authority))
+            .or_default()
+            .distrust(true, clock::monotonic_nanos());
     }
 
     /// Sends a request and waits for the answer's headers.
@@ -214,13 +230,20 @@ impl Pool {
             let body = source.outgoing(&connection.wire);
             // The library sends a GET without its body unless its end is said to be marked.
             if body.size_hint().exact().is_none() {
-                head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                head.headers
+                    .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
             let request = Request::from_parts(head, body);
-            let sent = self.answer(&mut connection, request, source, patience.answer, total.as_ref()).await;
+            let sent = self
+                .answer(&mut connection, request, source, patience.answer, total.as_ref())
+                .await;
             match sent {
                 Ok(response) if !is_framed_clearly(&response) => {
-                    return Err(CallError { failure: RunFailure::Malformed, never_reached: false, timed_out: false });
+                    return Err(CallError {
+                        failure: RunFailure::Malformed,
+                        never_reached: false,
+                        timed_out: false,
+                    });
                 }
                 Ok(response) => {
                     let latency = connection.wire.answered_after();
@@ -231,7 +254,11 @@ impl Pool {
                         pool: Arc::clone(self),
                         _in_flight: in_flight,
                     };
-                    return Ok(Reply { response, lease, latency });
+                    return Ok(Reply {
+                        response,
+                        lease,
+                        latency,
+                    });
                 }
                 Err(Unanswered { mut error, returned }) => {
                     error.never_reached = returned.is_some() || connection.wire.written() == written_before;
@@ -269,7 +296,14 @@ impl Pool {
                 return Poll::Ready(result.map_err(|mut failed| {
                     let returned = failed.take_message().map(|request| Box::new(request.into_parts().0));
                     let failure = classify(failed.error());
-                    Unanswered { error: CallError { failure, never_reached: false, timed_out: false }, returned }
+                    Unanswered {
+                        error: CallError {
+                            failure,
+                            never_reached: false,
+                            timed_out: false,
+                        },
+                        returned,
+                    }
                 }));
             }
             if total.is_some_and(|total| total.poll_due(cx).is_ready()) {
@@ -329,7 +363,11 @@ impl Pool {
     async fn connect(&self, backend: &Backend, total: Option<&Deadline>) -> Result<Connection, CallError> {
         let refused = |timed_out| CallError::before(RunFailure::Connect, timed_out);
         let failed = |error: &io::Error| {
-            let failure = if is_local(error) { RunFailure::Local } else { RunFailure::Connect };
+            let failure = if is_local(error) {
+                RunFailure::Local
+            } else {
+                RunFailure::Connect
+            };
             CallError::before(failure, false)
         };
         let connecting = TcpStream::connect((&*backend.host, backend.port));
@@ -363,7 +401,12 @@ impl Pool {
             // What ended it reaches whoever waits for an answer; an idle connection may end as it likes.
             let _ = connection.await;
         }));
-        Ok(Connection { sender, wire, since_nanos: 0, keep: backend.idle })
+        Ok(Connection {
+            sender,
+            wire,
+            since_nanos: 0,
+            keep: backend.idle,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Idle>> {
@@ -378,7 +421,11 @@ struct Unanswered {
 
 impl Unanswered {
     const fn timeout() -> Self {
-        let error = CallError { failure: RunFailure::Timeout, never_reached: false, timed_out: true };
+        let error = CallError {
+            failure: RunFailure::Timeout,
+            never_reached: false,
+            timed_out: true,
+        };
         Self { error, returned: None }
     }
 }
@@ -398,7 +445,9 @@ fn is_framed_clearly(response: &Response<Incoming>) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let clear = match (codings.next(), codings.next()) {
         (None, _) => true,
-        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(CONTENT_LENGTH),
+        (Some(coding), None) => {
+            coding.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(CONTENT_LENGTH)
+        }
         (Some(_), Some(_)) => false,
     };
     clear && response.status() != StatusCode::SWITCHING_PROTOCOLS
@@ -409,26 +458,40 @@ fn is_local(error: &io::Error) -> bool {
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
     matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
-        || matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory)
+        || matches!(
+            error.kind(),
+            io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory
+        )
 }
 
 // Finds a peer that vanished without a word, on connections that carry long answers.
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {
-    let probes = TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5));
     SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
 /// For how long a connection may be kept after this answer: what is configured, less where the backend says so, and
 /// not at all where it is about to close.
 fn keep_for(configured: Duration, headers: &HeaderMap) -> Duration {
-    let tokens = |name| headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    let tokens = |name| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .flat_map(|v| v.split(','))
+    };
     if tokens(http::header::CONNECTION).any(|token| token.trim().eq_ignore_ascii_case("close")) {
         return Duration::ZERO;
     }
     let promised = tokens(http::header::HeaderName::from_static("keep-alive"))
         .filter_map(|parameter| {
             let (name, value) = parameter.split_once('=')?;
-            name.trim().eq_ignore_ascii_case("timeout").then(|| value.trim().parse::<u64>().ok()).flatten()
+            name.trim()
+                .eq_ignore_ascii_case("timeout")
+                .then(|| value.trim().parse::<u64>().ok())
+                .flatten()
         })
         .min();
     match promised {
@@ -444,11 +507,17 @@ mod tests {
     #[test]
     fn a_backend_that_promises_less_is_kept_for_less() {
         let keep = |pairs: &[(&'static str, &'static str)]| {
-            let headers = pairs.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect();
+            let headers = pairs
+                .iter()
+                .map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap()))
+                .collect();
             keep_for(Duration::from_millis(1_500), &headers)
         };
         assert_eq!(keep(&[]), Duration::from_millis(1_500));
-        assert_eq!(keep(&[("keep-alive", "timeout=5, max=100")]), Duration::from_millis(1_500));
+        assert_eq!(
+            keep(&[("keep-alive", "timeout=5, max=100")]),
+            Duration::from_millis(1_500)
+        );
         assert_eq!(keep(&[("keep-alive", "max=3, timeout=2")]), Duration::from_secs(1));
         assert_eq!(keep(&[("keep-alive", "timeout=1")]), Duration::ZERO);
         assert_eq!(keep(&[("connection", "keep-alive, Close")]), Duration::ZERO);

@@ -31,7 +31,12 @@ impl Wire {
     /// Wraps a connected socket.
     #[must_use]
     pub fn new(stream: TcpStream) -> Arc<Self> {
-        Arc::new(Self { stream, written: AtomicU64::new(0), last_write_nanos: AtomicU64::new(0), last_read_nanos: AtomicU64::new(0) })
+        Arc::new(Self {
+            stream,
+            written: AtomicU64::new(0),
+            last_write_nanos: AtomicU64::new(0),
+            last_read_nanos: AtomicU64::new(0),
+        })
     }
 
     /// Bytes handed to the kernel since the connection was made.

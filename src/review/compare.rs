@@ -22,7 +22,11 @@ pub fn run(live: &Arc<Live>, mut pairs: mpsc::Receiver<Exchange>) {
 fn seen(answer: &KeptAnswer) -> Answer<'_> {
     let headers: &HeaderMap = &answer.headers;
     let body = answer.body.as_deref().map_or(Body::Cut, Body::Bytes);
-    Answer { status: answer.status, headers, body }
+    Answer {
+        status: answer.status,
+        headers,
+        body,
+    }
 }
 
 fn review(live: &Live, exchange: &Exchange) {
@@ -38,7 +42,10 @@ fn review(live: &Live, exchange: &Exchange) {
 fn book(live: &Live, exchange: &Exchange, found: &Comparison) {
     let route = exchange.route.key.as_str();
     let exporter = &live.exporter;
-    exporter.count(names::COMPARED, &[("route", route), ("verdict", found.verdict.as_str())]);
+    exporter.count(
+        names::COMPARED,
+        &[("route", route), ("verdict", found.verdict.as_str())],
+    );
     let suppressed = u64::from(found.suppressed());
     if suppressed > 0 {
         exporter.count_by(names::SUPPRESSED, &[("route", route)], suppressed);
@@ -61,7 +68,9 @@ fn book(live: &Live, exchange: &Exchange, found: &Comparison) {
 
 fn remember(live: &Live, exchange: &Exchange, found: &Comparison) {
     let Some(worst) = found.worst() else { return };
-    let sampled = exchange.subject.is_none_or(|subject| subject.0 % 1_000_000 < u64::from(exchange.snapshot.log_threshold));
+    let sampled = exchange
+        .subject
+        .is_none_or(|subject| subject.0 % 1_000_000 < u64::from(exchange.snapshot.log_threshold));
     if sampled {
         tracing::info!(
             target: DECISIONS,

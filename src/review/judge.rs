@@ -73,7 +73,10 @@ impl Judge {
             let Some(index) = route.index else { continue };
             let rules = snapshot.rules.route(index);
             let fresh = || RouteGuard::new(route.key.clone(), &rules.spec.budgets);
-            self.guards.entry(route.id).or_insert_with(fresh).retune(&rules.spec.budgets);
+            self.guards
+                .entry(route.id)
+                .or_insert_with(fresh)
+                .retune(&rules.spec.budgets);
         }
         self.routes.clone_from(&snapshot.routes);
         let alive: Vec<RouteId> = self.routes.iter().map(|route| route.id).collect();
@@ -82,12 +85,16 @@ impl Judge {
     }
 
     fn follow_kills(&mut self) {
-        self.live.kills.read(|kills| self.guards.values_mut().for_each(|guard| guard.follow(kills)));
+        self.live
+            .kills
+            .read(|kills| self.guards.values_mut().for_each(|guard| guard.follow(kills)));
         self.shown = Duration::ZERO;
     }
 
     fn look_at(&mut self, report: &Report) {
-        let Some(guard) = self.guards.get_mut(&report.route) else { return };
+        let Some(guard) = self.guards.get_mut(&report.route) else {
+            return;
+        };
         if let Some(trip) = guard.observe(&report.outcome) {
             let killed = self.live.kills.change(|kills| kills.apply(&trip, clock::unix_ms()));
             self.live.kills.read(|kills| guard.follow(kills));
@@ -119,14 +126,20 @@ impl Judge {
     // The upper bound of the bucket that holds the 99th percentile of what legacy answered since the last time.
     fn take_percentiles(&mut self) {
         for (route, shards) in self.live.registry.routes() {
-            let Some(live) = self.routes.iter().find(|live| live.key == route) else { continue };
+            let Some(live) = self.routes.iter().find(|live| live.key == route) else {
+                continue;
+            };
             let mut all = [0; LATENCY_BOUNDS_MS.len() + 1];
             for shard in shards.iter() {
                 let (counts, _) = shard.latency[Side::Legacy.index()].read();
                 all.iter_mut().zip(counts).for_each(|(sum, one)| *sum += one);
             }
             let before = self.latencies.entry(live.id).or_default();
-            let recent: Vec<u64> = all.iter().zip(before.iter()).map(|(now, then)| now.saturating_sub(*then)).collect();
+            let recent: Vec<u64> = all
+                .iter()
+                .zip(before.iter())
+                .map(|(now, then)| now.saturating_sub(*then))
+                .collect();
             let total: u64 = recent.iter().sum();
             if total < PERCENTILE_FROM {
                 continue;
@@ -138,25 +151,42 @@ impl Judge {
                 below * 100 >= total * 99
             });
             let bound = at.and_then(|at| LATENCY_BOUNDS_MS.get(at)).copied().unwrap_or(f64::MAX);
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a bound in whole milliseconds")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a bound in whole milliseconds"
+            )]
             live.legacy_p99.store(bound.min(3_600_000.0) as u64, Relaxed);
         }
     }
 }
 
 fn announce(live: &Live, trip: &Trip) {
-    let route = trip.route.as_str();
-    let line = serde_json::to_string(&trip.line()).unwrap_or_default();
+    let (route, budget, reason) = (trip.route.as_str(), &*trip.budget, trip.to_string());
+    let verdict = serde_json::to_string(&trip.line()).unwrap_or_default();
     match trip.effect {
-        Effect::Alert => tracing::warn!(route, budget = &*trip.budget, verdict = line, "a budget is used up: {trip}"),
-        Effect::Hold | Effect::Kill => {
-            live.exporter.count(names::KILLS, &[("flag", ""), ("reason", "guard"), ("route", route)]);
+        Effect::Alert => tracing::warn!(route, budget, reason, verdict, "a budget is used up"),
+        Effect::Hold => {
+            let subjects: Vec<String> = trip.subjects.iter().map(ToString::to_string).collect();
+            let subjects = subjects.join(" ");
             tracing::error!(
                 route,
-                budget = &*trip.budget,
-                action = trip.effect.as_str(),
-                verdict = line,
-                "the new path was taken out: {trip}; look at `understudy status`, mend it, then `understudy rearm {route}`"
+                budget,
+                reason,
+                verdict,
+                subjects,
+                "subjects are held on legacy; `understudy rearm ROUTE --subject HASH` lifts one, `understudy rearm ROUTE` all"
+            );
+        }
+        Effect::Kill => {
+            live.exporter
+                .count(names::KILLS, &[("flag", ""), ("reason", "guard"), ("route", route)]);
+            tracing::error!(
+                route,
+                budget,
+                reason,
+                verdict,
+                "the new path was taken out; see `understudy status`, mend it, then `understudy rearm ROUTE`"
             );
         }
     }

@@ -54,7 +54,10 @@ impl Exporter {
 
     /// Adds `by` to a counter.
     pub fn count_by(&self, name: &'static str, labels: &[(&'static str, &str)], by: u64) {
-        let labels: Vec<metrics::Label> = labels.iter().map(|(k, v)| metrics::Label::new(*k, (*v).to_owned())).collect();
+        let labels: Vec<metrics::Label> = labels
+            .iter()
+            .map(|(k, v)| metrics::Label::new(*k, (*v).to_owned()))
+            .collect();
         #[allow(clippy::disallowed_macros, reason = "the one place that records")]
         metrics::with_local_recorder(&self.recorder, || metrics::counter!(name, labels).increment(by));
     }

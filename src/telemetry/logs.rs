@@ -28,7 +28,10 @@ pub struct Lines {
 
 /// Starts logging for the process. A second call changes nothing.
 pub fn init() -> Lines {
-    start(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")), std::io::stderr())
+    start(
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+        std::io::stderr(),
+    )
 }
 
 /// Starts logging to `writer`, whatever `RUST_LOG` says: for a process whose terminal shows something else.
@@ -37,13 +40,22 @@ pub fn init_to(writer: impl Write + Send + 'static) -> Lines {
 }
 
 fn start(filter: EnvFilter, writer: impl Write + Send + 'static) -> Lines {
-    let (writer, guard) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).finish(writer);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING)
+        .finish(writer);
     let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
         .with_current_span(false)
         .with_span_list(false)
         .with_writer(writer);
-    let first = tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok();
-    Lines { _writer: first.then_some(guard) }
+    let first = tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init()
+        .is_ok();
+    Lines {
+        _writer: first.then_some(guard),
+    }
 }

@@ -43,7 +43,10 @@ where
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         if std::panic::catch_unwind(AssertUnwindSafe(body)).is_err() {
             PANICS.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(thread = label, "a thread panicked; restart this instance and report the message above");
+            tracing::error!(
+                thread = label,
+                "a thread panicked; restart this instance and report the message above"
+            );
         }
     })
 }
@@ -57,7 +60,10 @@ impl Drop for Watched {
     fn drop(&mut self) {
         if !self.done && std::thread::panicking() {
             PANICS.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(task = self.name, "a task panicked; the rest goes on, report the message above");
+            tracing::error!(
+                task = self.name,
+                "a task panicked; the rest goes on, report the message above"
+            );
         }
     }
 }

@@ -19,7 +19,11 @@ async fn verdict(legacy: Reply, new: Reply, more: &str) -> String {
     post(sidecar.address, "/", &[("x-shopper-id", "anna")], "{}").await;
     sidecar.wait_for_metric("understudy_compared_total", &[], 1.0).await;
     for verdict in ["same", "noise", "diverged", "incomparable"] {
-        if sidecar.metric("understudy_compared_total", &[&format!("verdict=\"{verdict}\"")]).await == 1.0 {
+        if sidecar
+            .metric("understudy_compared_total", &[&format!("verdict=\"{verdict}\"")])
+            .await
+            == 1.0
+        {
             return verdict.to_owned();
         }
     }
@@ -30,8 +34,14 @@ async fn verdict(legacy: Reply, new: Reply, more: &str) -> String {
 async fn there_are_four_verdicts() {
     let a = || Reply::json(r#"{"total": 1.0, "at": 5}"#);
     assert_eq!(verdict(a(), Reply::json(r#"{"at":5,"total":1}"#), "").await, "same");
-    assert_eq!(verdict(a(), Reply::json(r#"{"at":6,"total":1}"#), "compare: { ignore: [/at] }").await, "noise");
-    assert_eq!(verdict(a(), Reply::json(r#"{"at":5,"total":2}"#), "compare: { ignore: [/at] }").await, "diverged");
+    assert_eq!(
+        verdict(a(), Reply::json(r#"{"at":6,"total":1}"#), "compare: { ignore: [/at] }").await,
+        "noise"
+    );
+    assert_eq!(
+        verdict(a(), Reply::json(r#"{"at":5,"total":2}"#), "compare: { ignore: [/at] }").await,
+        "diverged"
+    );
     let packed = Reply::json("not really gzip").header("content-encoding", "gzip");
     assert_eq!(verdict(a(), packed, "").await, "incomparable");
 }
@@ -42,14 +52,24 @@ async fn a_divergence_is_counted_by_severity_and_shown_without_values() {
     let new = Reply::json(r#"{"customer":{"33639980123":"Anna"},"total":"4200","items":[]}"#);
     let (_legacy, _new, sidecar) = instance(legacy, new, "").await;
     post(sidecar.address, "/", &[("x-shopper-id", "shopper-anna")], "{}").await;
-    sidecar.wait_for_metric("divergence_count", &["severity=\"critical\"", "route=\"shop\""], 1.0).await;
-    let page = sidecar.admin(Method::GET, "/api/v1/divergences?route=shop&limit=10", "").await;
+    sidecar
+        .wait_for_metric("divergence_count", &["severity=\"critical\"", "route=\"shop\""], 1.0)
+        .await;
+    let page = sidecar
+        .admin(Method::GET, "/api/v1/divergences?route=shop&limit=10", "")
+        .await;
     let found = page.json();
     let mut places: Vec<_> = found["items"][0]["places"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|place| (place["pointer"].clone(), place["kind"].clone(), place["severity"].clone()))
+        .map(|place| {
+            (
+                place["pointer"].clone(),
+                place["kind"].clone(),
+                place["severity"].clone(),
+            )
+        })
         .collect();
     places.sort_by_key(|place| place.0.to_string());
     let expected = [
@@ -71,9 +91,14 @@ async fn equal_answers_leave_nothing_behind() {
         get(sidecar.address, "/", &[("x-shopper-id", "anna")]).await;
     }
     new.wait_for(20).await;
-    sidecar.wait_for_metric("understudy_compared_total", &["verdict=\"same\""], 20.0).await;
+    sidecar
+        .wait_for_metric("understudy_compared_total", &["verdict=\"same\""], 20.0)
+        .await;
     assert_eq!(sidecar.metric("divergence_count", &[]).await, 0.0);
-    assert_eq!(sidecar.admin(Method::GET, "/api/v1/divergences", "").await.json()["items"], json!([]));
+    assert_eq!(
+        sidecar.admin(Method::GET, "/api/v1/divergences", "").await.json()["items"],
+        json!([])
+    );
     assert_eq!(sidecar.captured(), 0);
 }
 
@@ -81,9 +106,13 @@ async fn equal_answers_leave_nothing_behind() {
 async fn without_dual_run_errors_are_counted_and_nothing_is_compared() {
     let legacy = Backend::saying("legacy").await;
     let new = Backend::answering(|_| Reply::status(500)).await;
-    let sidecar = Plan::new(&legacy, &new).route("shadow: { flag: true, methods: [POST] }").start();
+    let sidecar = Plan::new(&legacy, &new)
+        .route("shadow: { flag: true, methods: [POST] }")
+        .start();
     post(sidecar.address, "/", &[("x-shopper-id", "anna")], "{}").await;
-    sidecar.wait_for_metric("canonical_publish_fail_count", &["route=\"shop\""], 1.0).await;
+    sidecar
+        .wait_for_metric("canonical_publish_fail_count", &["route=\"shop\""], 1.0)
+        .await;
     assert_eq!(sidecar.metric("understudy_compared_total", &[]).await, 0.0);
 }
 
@@ -94,7 +123,9 @@ async fn statuses_and_chosen_headers_count() {
     new.status = 404;
     let (_legacy, _new, sidecar) = instance(legacy, new, "compare: { headers: [x-price] }").await;
     post(sidecar.address, "/", &[("x-shopper-id", "anna")], "{}").await;
-    sidecar.wait_for_metric("divergence_count", &["severity=\"critical\""], 1.0).await;
+    sidecar
+        .wait_for_metric("divergence_count", &["severity=\"critical\""], 1.0)
+        .await;
     let found: Answered = sidecar.admin(Method::GET, "/api/v1/divergences", "").await;
     let places = found.json()["items"][0]["places"].as_array().unwrap().clone();
     let pointers: Vec<&str> = places.iter().map(|place| place["pointer"].as_str().unwrap()).collect();

@@ -126,7 +126,7 @@ async fn connections_that_died_in_the_pool_are_found_dead_before_anything_is_wri
         new.go_away().await;
         let answer = client.send(request(method.clone(), "/", &[], "2")).await;
         assert_eq!((answer.status, answer.text()), (200, "2"), "{method}");
-        new.come_back().await;
+        new.come_back();
         assert_eq!((new.count(), legacy.count()), (round + 1, round + 1));
     }
     assert_eq!(failed_over(&sidecar, "never_reached").await, 4.0);
@@ -221,7 +221,7 @@ async fn while_new_goes_away_and_comes_back_every_shopper_gets_an_answer() {
         more(100).await;
         // Nothing was written to it: a method that acts is as safe.
         assert_eq!(post(sidecar.address, "/post", &[], "x").await.text(), "legacy /post");
-        new.come_back().await;
+        new.come_back();
     }
     more(100).await;
     stop.store(true, Ordering::Relaxed);
@@ -512,6 +512,32 @@ async fn a_body_that_was_kept_whole_is_repeated_whole_and_any_other_not_at_all()
     assert_eq!(send(sidecar.address, Method::GET, "/", &[], longer).await.status, 500);
     assert_eq!(legacy.count(), 4);
     sidecar.wait_for_zero("understudy_capture_bytes", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_still_arriving_follows_its_request_to_legacy() {
+    let legacy = echo().await;
+    let new = Listener::open().await;
+    let sidecar = live_with(&legacy, &new, "deadline: 600ms")
+        .new_more("timeout: 10s")
+        .start();
+    for (framing, parts) in [
+        ("Transfer-Encoding: chunked", ["3\r\none\r\n", "3\r\ntwo\r\n0\r\n\r\n"]),
+        ("Content-Length: 6", ["one", "two"]),
+    ] {
+        let mut client = Socket::connect(sidecar.address).await;
+        client
+            .send(format!("GET / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{}", parts[0]))
+            .await;
+        let mut backend = new.accept().await;
+        assert!(backend.head().await.start.starts_with("GET"));
+        // The client pauses for longer than new may take.
+        let seen = String::from_utf8(backend.rest().await).unwrap();
+        client.send(parts[1]).await;
+        assert_eq!(client.message().await.body, b"onetwo", "{framing}");
+        assert!(seen.contains("one") && !seen.contains("two"), "{seen}");
+    }
+    assert_eq!((legacy.count(), failed_over(&sidecar, "unknown").await), (2, 2.0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -331,7 +331,7 @@ async fn legacy_is_asked_again_as_soon_as_it_is_back() {
     assert_eq!(client.send(request(Method::POST, "/", &[], "x")).await.text(), "legacy");
     legacy.go_away().await;
     assert_eq!(client.send(request(Method::POST, "/", &[], "x")).await.status, 502);
-    legacy.come_back().await;
+    legacy.come_back();
     assert_eq!(client.send(request(Method::POST, "/", &[], "x")).await.text(), "legacy");
     assert_eq!(post(sidecar.address, "/", &[], "x").await.text(), "legacy");
     assert_eq!(legacy.count(), 3);

@@ -15,7 +15,10 @@ const LIVE: &str = "flag: true\nwithout_identity: follow\n";
 
 async fn send(client: &mut Client, shopper: usize) -> u16 {
     let shopper = format!("user_{shopper}");
-    client.send(request(Method::POST, "/", &[("x-shopper-id", &shopper)], "{}")).await.status
+    client
+        .send(request(Method::POST, "/", &[("x-shopper-id", &shopper)], "{}"))
+        .await
+        .status
 }
 
 fn killed(status: &Value) -> bool {
@@ -48,9 +51,19 @@ async fn a_new_path_that_answers_401_to_copies_is_killed_after_sixteen() {
     assert_eq!(send(&mut client, 15).await, 200);
     let status = wait_for_kill(&sidecar).await;
     assert_eq!(status["kills"][0]["actor"], "guard");
-    assert!(status["kills"][0]["reason"].as_str().unwrap().contains("errors"), "{status:#}");
-    sidecar.wait_for_metric("understudy_killed", &["name=\"shop\""], 1.0).await;
-    assert_eq!(sidecar.metric("feature_kill_switches_activated_total", &["reason=\"guard\""]).await, 1.0);
+    assert!(
+        status["kills"][0]["reason"].as_str().unwrap().contains("errors"),
+        "{status:#}"
+    );
+    sidecar
+        .wait_for_metric("understudy_killed", &["name=\"shop\""], 1.0)
+        .await;
+    assert_eq!(
+        sidecar
+            .metric("feature_kill_switches_activated_total", &["reason=\"guard\""])
+            .await,
+        1.0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,7 +75,9 @@ async fn failures_that_legacy_shares_kill_nothing() {
     for shopper in 0..100 {
         assert_eq!(send(&mut client, shopper).await, 503);
     }
-    sidecar.wait_for_metric("canonical_publish_fail_count", &[], 100.0).await;
+    sidecar
+        .wait_for_metric("canonical_publish_fail_count", &[], 100.0)
+        .await;
     assert!(!killed(&sidecar.status().await));
 }
 
@@ -82,10 +97,12 @@ async fn a_live_path_that_goes_away_costs_nobody_an_answer_and_is_killed() {
     }
     let status = wait_for_kill(&sidecar).await;
     assert_eq!(legacy.count(), 60);
-    let failovers = sidecar.metric("understudy_failovers_total", &["class=\"never_reached\""]).await;
+    let failovers = sidecar
+        .metric("understudy_failovers_total", &["class=\"never_reached\""])
+        .await;
     assert!((16.0..60.0).contains(&failovers), "{failovers}: {status:#}");
     // The kill is stored, and a restart obeys it with its first request.
-    new.come_back().await;
+    new.come_back();
     let sidecar = sidecar.restart().await;
     let mut client = Client::connect(sidecar.address).await;
     assert_eq!(send(&mut client, 1).await, 200);
@@ -118,14 +135,21 @@ async fn a_path_that_becomes_three_times_slower_is_killed() {
         assert_eq!(send(&mut client, shopper).await, 200);
     }
     let status = wait_for_kill(&sidecar).await;
-    assert!(status["kills"][0]["reason"].as_str().unwrap().contains("slow"), "{status:#}");
+    assert!(
+        status["kills"][0]["reason"].as_str().unwrap().contains("slow"),
+        "{status:#}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_poisonous_shopper_is_held_and_the_others_go_on() {
     let legacy = Backend::saying("legacy").await;
     let new = Backend::answering(|r| {
-        if r.header("x-shopper-id") == "user_7" { Reply::status(500) } else { Reply::text("new") }
+        if r.header("x-shopper-id") == "user_7" {
+            Reply::status(500)
+        } else {
+            Reply::text("new")
+        }
     })
     .await;
     let reverse = "shadow: { flag: true, methods: [POST] }\n";
@@ -143,7 +167,11 @@ async fn one_poisonous_shopper_is_held_and_the_others_go_on() {
     let held = || async { sidecar.metric("understudy_subjects_held", &[]).await };
     let end = tokio::time::Instant::now() + Duration::from_secs(20);
     while held().await < 1.0 {
-        assert!(tokio::time::Instant::now() < end, "not held: {:#}", sidecar.status().await);
+        assert!(
+            tokio::time::Instant::now() < end,
+            "not held: {:#}",
+            sidecar.status().await
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(sidecar.metric("understudy_killed", &[]).await, 0.0, "the route goes on");

@@ -13,7 +13,10 @@ const LIVE: &str = "flag: NEW_SHOP\n";
 const ON: &str = "features:\n  NEW_SHOP: { type: boolean, enabled: true }\n";
 
 async fn side(sidecar: &Sidecar) -> String {
-    get(sidecar.address, "/", &[("x-shopper-id", "anna")]).await.text().to_owned()
+    get(sidecar.address, "/", &[("x-shopper-id", "anna")])
+        .await
+        .text()
+        .to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -32,7 +35,9 @@ async fn after_the_acknowledgement_not_one_request_is_served_by_new() {
                 let mut client = Client::connect(address).await;
                 while !stop.load(Ordering::SeqCst) {
                     let after = acknowledged.load(Ordering::SeqCst);
-                    let answer = client.send(request(Method::GET, "/", &[("x-shopper-id", "anna")], "")).await;
+                    let answer = client
+                        .send(request(Method::GET, "/", &[("x-shopper-id", "anna")], ""))
+                        .await;
                     assert_eq!(answer.status, 200);
                     sent.fetch_add(1, Ordering::SeqCst);
                     late.fetch_add(u64::from(after && answer.text() == "new"), Ordering::SeqCst);
@@ -84,16 +89,27 @@ async fn each_kill_is_lifted_by_the_rearm_of_the_same_thing_only() {
     let reason = r#"{"reason":"a test"}"#;
     let call = |path: &'static str| sidecar.admin(Method::POST, path, reason);
     for (kill, others) in [
-        ("/api/v1/kill", ["/api/v1/routes/shop/rearm", "/api/v1/feature-flags/NEW_SHOP/rearm"]),
-        ("/api/v1/feature-flags/NEW_SHOP/kill", ["/api/v1/routes/shop/rearm", "/api/v1/rearm"]),
-        ("/api/v1/routes/shop/kill", ["/api/v1/rearm", "/api/v1/feature-flags/NEW_SHOP/rearm"]),
+        (
+            "/api/v1/kill",
+            ["/api/v1/routes/shop/rearm", "/api/v1/feature-flags/NEW_SHOP/rearm"],
+        ),
+        (
+            "/api/v1/feature-flags/NEW_SHOP/kill",
+            ["/api/v1/routes/shop/rearm", "/api/v1/rearm"],
+        ),
+        (
+            "/api/v1/routes/shop/kill",
+            ["/api/v1/rearm", "/api/v1/feature-flags/NEW_SHOP/rearm"],
+        ),
     ] {
         assert_eq!(call(kill).await.status, 200, "{kill}");
         for other in others {
             assert_eq!(call(other).await.status, 409, "{other}");
         }
         assert_eq!(side(&sidecar).await, "legacy", "{kill}");
-        let answer = sidecar.admin(Method::POST, &kill.replace("kill", "rearm"), reason).await;
+        let answer = sidecar
+            .admin(Method::POST, &kill.replace("kill", "rearm"), reason)
+            .await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(side(&sidecar).await, "new", "{kill}");
     }
@@ -115,9 +131,13 @@ async fn c13_a_kill_of_an_unknown_name_is_an_error_with_near_names() {
 async fn c8_a_kill_of_everything_puts_constants_off_and_copies_nothing() {
     let legacy = Backend::saying("legacy").await;
     let new = Backend::saying("new").await;
-    let sidecar = Plan::new(&legacy, &new).route("flag: true\nshadow: true\ndual_run: true").start();
+    let sidecar = Plan::new(&legacy, &new)
+        .route("flag: true\nshadow: true\ndual_run: true")
+        .start();
     assert_eq!(side(&sidecar).await, "new");
-    let killed = sidecar.admin(Method::POST, "/api/v1/kill", r#"{"reason":"all of it"}"#).await;
+    let killed = sidecar
+        .admin(Method::POST, "/api/v1/kill", r#"{"reason":"all of it"}"#)
+        .await;
     assert_eq!(killed.status, 200, "{}", killed.text());
     let before = new.count();
     for _ in 0..20 {
@@ -149,7 +169,11 @@ async fn a_kill_with_a_stalled_disk_is_in_force_within_two_seconds_and_survives(
     assert_eq!(answer.json()["stored"], false);
     assert_eq!(side(&sidecar).await, "legacy");
     let ready = get(sidecar.admin, "/readyz", &[("host", &sidecar.admin.to_string())]).await;
-    assert!(ready.text().contains("stored") || ready.text().contains("kill"), "{}", ready.text());
+    assert!(
+        ready.text().contains("stored") || ready.text().contains("kill"),
+        "{}",
+        ready.text()
+    );
     sidecar.wait_for_metric("understudy_kills_unstored", &[], 1.0).await;
     // The process dies before the disk recovers: the journal has it.
     let sidecar = sidecar.restart().await;
@@ -176,10 +200,15 @@ async fn a_rearm_that_cannot_be_stored_is_refused_and_the_kill_stays() {
 async fn an_unreadable_state_means_legacy_only_and_is_loud() {
     let legacy = Backend::saying("legacy").await;
     let new = Backend::saying("new").await;
-    let sidecar = Plan::new(&legacy, &new).route("flag: true\nshadow: true").features(ON).start();
+    let sidecar = Plan::new(&legacy, &new)
+        .route("flag: true\nshadow: true")
+        .features(ON)
+        .start();
     let path = sidecar.folder.path().join("understudy.db");
     assert_eq!(side(&sidecar).await, "new");
-    let sidecar = sidecar.restart_after(|| std::fs::write(&path, b"this is no database, it is a letter").unwrap()).await;
+    let sidecar = sidecar
+        .restart_after(|| std::fs::write(&path, b"this is no database, it is a letter").unwrap())
+        .await;
     let path = sidecar.folder.path().join("understudy.db");
     let copies = new.count();
     for _ in 0..10 {
@@ -187,10 +216,19 @@ async fn an_unreadable_state_means_legacy_only_and_is_loud() {
     }
     assert_eq!(new.count(), copies, "nothing is copied either");
     assert_eq!(sidecar.metric("understudy_state_readable", &[]).await, 0.0);
-    assert!(sidecar.metric("understudy_decisions_total", &["reason=\"no_state\""]).await >= 10.0);
+    assert!(
+        sidecar
+            .metric("understudy_decisions_total", &["reason=\"no_state\""])
+            .await
+            >= 10.0
+    );
     let ready = get(sidecar.admin, "/readyz", &[("host", &sidecar.admin.to_string())]).await;
     assert!(ready.text().contains("state"), "{}", ready.text());
-    assert_eq!(std::fs::read(&path).unwrap(), b"this is no database, it is a letter", "the file is evidence");
+    assert_eq!(
+        std::fs::read(&path).unwrap(),
+        b"this is no database, it is a letter",
+        "the file is evidence"
+    );
     // Deleted, it is just as unknown: its journal tells that there was one. Without either it is a first start.
     let sidecar = sidecar.restart_after(|| std::fs::remove_file(&path).unwrap()).await;
     assert_eq!(side(&sidecar).await, "legacy");
@@ -203,7 +241,9 @@ async fn an_unreadable_state_means_legacy_only_and_is_loud() {
 async fn a_killed_route_goes_on_being_copied_so_that_one_sees_it_recover() {
     let legacy = Backend::answering(|_| Reply::text("legacy")).await;
     let new = Backend::answering(|_| Reply::text("new")).await;
-    let sidecar = Plan::new(&legacy, &new).route("flag: true\nshadow: true\nwithout_identity: follow").start();
+    let sidecar = Plan::new(&legacy, &new)
+        .route("flag: true\nshadow: true\nwithout_identity: follow")
+        .start();
     assert_eq!(sidecar.kill("shop").await.status, 200);
     assert_eq!(side(&sidecar).await, "legacy");
     assert!(new.wait_for(1).await[0].is_copy());
@@ -216,7 +256,12 @@ async fn a_killed_route_goes_on_being_copied_so_that_one_sees_it_recover() {
     assert_eq!(sidecar.kill("shop").await.status, 200);
     let before = new.count();
     assert_eq!(side(&sidecar).await, "legacy");
-    assert_eq!(sidecar.metric("understudy_copies_skipped_total", &["reason=\"killed\""]).await, 1.0);
+    assert_eq!(
+        sidecar
+            .metric("understudy_copies_skipped_total", &["reason=\"killed\""])
+            .await,
+        1.0
+    );
     assert_eq!(new.count(), before);
 }
 
@@ -249,14 +294,28 @@ async fn a_request_that_began_under_earlier_rules_obeys_the_kills_of_their_flags
         format!("  - name: shop\n    match: {{ path: / }}\n    identity: [ {{ json: /who }} ]\n    flag: {flag}\n")
     };
     let other = format!("{ON}  OTHER: {{ type: percentage, percentage: 0 }}\n");
-    let sidecar = Plan::new(&legacy, &new).routes(&route("NEW_SHOP")).features(&other).start();
+    let sidecar = Plan::new(&legacy, &new)
+        .routes(&route("NEW_SHOP"))
+        .features(&other)
+        .start();
     let path = sidecar.folder.path().join("understudy.yaml");
     let mut client = tokio::net::TcpStream::connect(sidecar.address).await.unwrap();
-    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 14\r\n\r\n{\"who\":").await.unwrap();
+    client
+        .write_all(b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 14\r\n\r\n{\"who\":")
+        .await
+        .unwrap();
     crate::support::deadline("the request to be under way", || sidecar.captured() > 0).await;
-    let killed = sidecar.admin(Method::POST, "/api/v1/feature-flags/NEW_SHOP/kill", r#"{"reason":"a test"}"#).await;
+    let killed = sidecar
+        .admin(
+            Method::POST,
+            "/api/v1/feature-flags/NEW_SHOP/kill",
+            r#"{"reason":"a test"}"#,
+        )
+        .await;
     assert_eq!(killed.status, 200, "{}", killed.text());
-    let config = std::fs::read_to_string(&path).unwrap().replace("flag: NEW_SHOP", "flag: OTHER");
+    let config = std::fs::read_to_string(&path)
+        .unwrap()
+        .replace("flag: NEW_SHOP", "flag: OTHER");
     std::fs::write(&path, config).unwrap();
     sidecar.reload(&other).await.unwrap();
     client.write_all(b"\"anna\"}").await.unwrap();

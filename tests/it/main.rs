@@ -1,10 +1,14 @@
 //! Behaviour through the outside: real sockets, scripted backends, real payloads.
 
-#![allow(missing_docs, clippy::disallowed_methods, reason = "tests wait, spawn and read clocks as their clients do")]
+#![allow(
+    missing_docs,
+    clippy::disallowed_methods,
+    reason = "tests wait, spawn and read clocks as their clients do"
+)]
 
 mod admin;
-mod compare;
 mod body;
+mod compare;
 mod drain;
 mod failover;
 mod faults;

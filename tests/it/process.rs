@@ -144,7 +144,7 @@ async fn check_passes_what_would_start_and_can_deny_warnings() {
         .to_string();
     let fine = understudy(&["check", "--config", &config, "--deny-warnings"], &[]).await;
     assert_eq!(fine.code, 0, "{fine:?}");
-    assert!(fine.stdout.contains("1 routes and 1 flags"), "{fine:?}");
+    assert!(fine.stdout.contains("1 route and 1 flag"), "{fine:?}");
     Plan::new(&legacy, &new)
         .route("flag: NOBODY_SET_THIS")
         .features(ON)

@@ -330,6 +330,18 @@ async fn header_values_pass_untouched_and_repeated_ones_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_may_have_hundreds_of_headers() {
+    let lines: String = (0..400).map(|n| format!("Set-Cookie: item-{n}=1\r\n")).collect();
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{lines}\r\n");
+    let (_, answer) = exchange(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", answer.as_bytes()).await;
+    let cookies = answer.all("set-cookie");
+    assert_eq!(
+        (cookies.len(), cookies[0], cookies[399]),
+        (400, &b"item-0=1"[..], &b"item-399=1"[..])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_belongs_to_one_connection_stays_on_it_both_ways() {
     let (received, answer) = exchange(
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, X-Private, Host, Content-Length\r\nKeep-Alive: timeout=9\r\n\
@@ -398,14 +410,14 @@ async fn where_a_request_came_from_is_added_only_where_it_is_absent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_else_speaks_in_the_sidecars_name() {
     let (received, answer) = exchange(
-        b"GET / HTTP/1.1\r\nHost: a\r\nX-Understudy-Shadow: 1\r\nX-Understudy-Exchange: forged\r\nX-UNDERSTUDY-other: 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Understudy-Shadow: 1\r\nX-Understudy-Exchange: forged\r\nX_Understudy-other: 1\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX-Understudy-Error: forged\r\nX-Understudy-Served-By: new\r\nContent-Length: 0\r\n\r\n",
     )
     .await;
     let ours: Vec<_> = received
         .headers
         .iter()
-        .filter(|(name, _)| name.starts_with("x-understudy-"))
+        .filter(|(name, _)| name.contains("understudy"))
         .collect();
     assert_eq!(ours.len(), 1, "{ours:?}");
     assert_eq!(received.header("x-understudy-exchange").len(), 32);

@@ -17,18 +17,28 @@ async fn a_copy_carries_the_marker_and_otherwise_the_same_bytes() {
     let new = Backend::saying("new").await;
     let sidecar = Plan::new(&legacy, &new).route(SHADOWED).start();
     let body = vec![7_u8; 300_000];
-    let headers = [("x-shopper-id", "anna"), ("x-hub-signature-256", "sha256=ab"), ("x-understudy-shadow", "0")];
+    let headers = [
+        ("x-shopper-id", "anna"),
+        ("x-hub-signature-256", "sha256=ab"),
+        ("x-understudy-shadow", "0"),
+    ];
     let answer = post(sidecar.address, "/hook?a=%20b", &headers, body.clone()).await;
     assert_eq!(answer.text(), "legacy");
     let served = legacy.wait_for(1).await.remove(0);
     let copy = new.wait_for(1).await.remove(0);
     assert!(copy.is_copy() && !served.is_copy());
     assert_eq!(copy.header("x-understudy-exchange").len(), 32);
-    assert_eq!(copy.header("x-understudy-exchange"), served.header("x-understudy-exchange"));
+    assert_eq!(
+        copy.header("x-understudy-exchange"),
+        served.header("x-understudy-exchange")
+    );
     let mut copied = copy.headers.clone();
     copied.remove("x-understudy-shadow");
     assert_eq!(copied, served.headers);
-    assert_eq!((copy.method, copy.target, copy.body), (served.method, served.target, served.body));
+    assert_eq!(
+        (copy.method, copy.target, copy.body),
+        (served.method, served.target, served.body)
+    );
     assert_eq!(new.received()[0].body, body);
 }
 
@@ -37,8 +47,15 @@ async fn after_the_cutover_legacy_gets_the_copies() {
     let legacy = Backend::saying("legacy").await;
     let new = Backend::saying("new").await;
     let plan = Plan::new(&legacy, &new).legacy_more("copies: isolated");
-    let sidecar = plan.route(&format!("flag: true\nwithout_identity: follow\n{SHADOWED}")).start();
-    assert_eq!(post(sidecar.address, "/", &[("x-shopper-id", "anna")], "{}").await.text(), "new");
+    let sidecar = plan
+        .route(&format!("flag: true\nwithout_identity: follow\n{SHADOWED}"))
+        .start();
+    assert_eq!(
+        post(sidecar.address, "/", &[("x-shopper-id", "anna")], "{}")
+            .await
+            .text(),
+        "new"
+    );
     assert!(legacy.wait_for(1).await[0].is_copy());
     assert!(!new.received()[0].is_copy());
 }
@@ -47,15 +64,24 @@ async fn after_the_cutover_legacy_gets_the_copies() {
 async fn a_side_that_did_not_say_so_gets_no_copy_of_a_post() {
     let legacy = Backend::saying("legacy").await;
     let new = Backend::saying("new").await;
-    let plan = Plan::new(&legacy, &new).new_more("copies: safe_methods").legacy_more("copies: dry_run");
+    let plan = Plan::new(&legacy, &new)
+        .new_more("copies: safe_methods")
+        .legacy_more("copies: dry_run");
     let sidecar = plan.route(SHADOWED).start();
     post(sidecar.address, "/", &[("x-shopper-id", "anna")], "{}").await;
     get(sidecar.address, "/", &[("x-shopper-id", "anna")]).await;
     let received = new.wait_for(1).await;
     assert_eq!(received[0].method, Method::GET);
     let skipped = "understudy_copies_skipped_total";
-    assert_eq!(sidecar.metric(skipped, &["reason=\"not_declared\"", "side=\"new\""]).await, 1.0);
-    sidecar.wait_for_metric("understudy_copies_total", &["side=\"new\""], 1.0).await;
+    assert_eq!(
+        sidecar
+            .metric(skipped, &["reason=\"not_declared\"", "side=\"new\""])
+            .await,
+        1.0
+    );
+    sidecar
+        .wait_for_metric("understudy_copies_total", &["side=\"new\""], 1.0)
+        .await;
     assert_eq!(new.count(), 1);
 }
 
@@ -64,13 +90,17 @@ async fn every_skipped_copy_is_counted_with_its_reason() {
     let legacy = Backend::saying("legacy").await;
     let new = Backend::saying("new").await;
     let plan = Plan::new(&legacy, &new).more("capture: { body: 8KiB, budget: 64KiB }");
-    let sidecar = plan.route("shadow: { flag: true, methods: [POST], percent: 50 }").start();
+    let sidecar = plan
+        .route("shadow: { flag: true, methods: [POST], percent: 50 }")
+        .start();
     get(sidecar.address, "/", &[("x-shopper-id", "anna")]).await;
     post(sidecar.address, "/", &[("x-shopper-id", "anna")], vec![1; 9_000]).await;
     let mut client = Client::connect(sidecar.address).await;
     for shopper in 0..200 {
         let shopper = format!("user_{shopper}");
-        client.send(request(Method::POST, "/", &[("x-shopper-id", &shopper)], "{}")).await;
+        client
+            .send(request(Method::POST, "/", &[("x-shopper-id", &shopper)], "{}"))
+            .await;
     }
     let skipped = "understudy_copies_skipped_total";
     assert_eq!(sidecar.metric(skipped, &["reason=\"method\""]).await, 1.0);
@@ -87,16 +117,29 @@ async fn every_skipped_copy_is_counted_with_its_reason() {
 async fn a_shopper_is_in_the_sample_or_out_of_it() {
     let legacy = Backend::saying("legacy").await;
     let new = Backend::saying("new").await;
-    let sidecar = Plan::new(&legacy, &new).route("shadow: { flag: true, methods: [POST], percent: 30 }").start();
+    let sidecar = Plan::new(&legacy, &new)
+        .route("shadow: { flag: true, methods: [POST], percent: 30 }")
+        .start();
     let mut client = Client::connect(sidecar.address).await;
     for round in 0..5 {
         for shopper in 0..60 {
             let shopper = format!("user_{shopper}");
-            client.send(request(Method::POST, &format!("/{round}"), &[("x-shopper-id", &shopper)], "{}")).await;
+            client
+                .send(request(
+                    Method::POST,
+                    &format!("/{round}"),
+                    &[("x-shopper-id", &shopper)],
+                    "{}",
+                ))
+                .await;
         }
     }
-    let skipped = sidecar.metric("understudy_copies_skipped_total", &["reason=\"sampled_out\""]).await;
-    sidecar.wait_for_metric("understudy_copies_total", &[], 300.0 - skipped).await;
+    let skipped = sidecar
+        .metric("understudy_copies_skipped_total", &["reason=\"sampled_out\""])
+        .await;
+    sidecar
+        .wait_for_metric("understudy_copies_total", &[], 300.0 - skipped)
+        .await;
     let mut per_shopper = std::collections::BTreeMap::new();
     for copy in new.wait_for(300 - skipped as usize).await {
         *per_shopper.entry(copy.header("x-shopper-id").to_owned()).or_insert(0) += 1;
@@ -118,13 +161,23 @@ async fn a_subjects_copies_arrive_in_order() {
     let mut client = Client::connect(sidecar.address).await;
     for round in 0..10 {
         for shopper in ["anna", "bert", "carl"] {
-            client.send(request(Method::POST, &format!("/{round}"), &[("x-shopper-id", shopper)], "{}")).await;
+            client
+                .send(request(
+                    Method::POST,
+                    &format!("/{round}"),
+                    &[("x-shopper-id", shopper)],
+                    "{}",
+                ))
+                .await;
         }
     }
     let received = new.wait_for(30).await;
     for shopper in ["anna", "bert", "carl"] {
-        let order: Vec<&str> =
-            received.iter().filter(|r| r.header("x-shopper-id") == shopper).map(|r| r.target.as_str()).collect();
+        let order: Vec<&str> = received
+            .iter()
+            .filter(|r| r.header("x-shopper-id") == shopper)
+            .map(|r| r.target.as_str())
+            .collect();
         let expected: Vec<String> = (0..10).map(|round| format!("/{round}")).collect();
         assert_eq!(order, expected, "{shopper}");
     }
@@ -154,13 +207,21 @@ async fn unharmed_by(script: Option<Script>) {
         Some(script) => new.set(script),
         None => new.go_away().await,
     }
-    let sidecar =
-        Plan::new(&legacy, &new).route("shadow: { flag: true, methods: [POST], timeout: 1s, max_in_flight: 4 }").start();
+    let sidecar = Plan::new(&legacy, &new)
+        .route("shadow: { flag: true, methods: [POST], timeout: 1s, max_in_flight: 4 }")
+        .start();
     let mut client = Client::connect(sidecar.address).await;
     let before = Instant::now();
     for at in 0..400 {
         let shopper = format!("user_{}", at % 20);
-        let answer = client.send(request(Method::POST, "/", &[("x-shopper-id", &shopper)], vec![1; 2_000])).await;
+        let answer = client
+            .send(request(
+                Method::POST,
+                "/",
+                &[("x-shopper-id", &shopper)],
+                vec![1; 2_000],
+            ))
+            .await;
         assert_eq!((answer.status, answer.text()), (200, "legacy"));
     }
     let took = before.elapsed();
@@ -214,10 +275,14 @@ async fn a_shadow_that_floods_is_cut_off() {
     let sidecar = plan.route(&format!("{SHADOWED}\ndual_run: true")).start();
     let mut client = Client::connect(sidecar.address).await;
     for _ in 0..20 {
-        client.send(request(Method::POST, "/", &[("x-shopper-id", "anna")], "{}")).await;
+        client
+            .send(request(Method::POST, "/", &[("x-shopper-id", "anna")], "{}"))
+            .await;
         assert!(sidecar.captured() <= 1 << 20);
     }
-    sidecar.wait_for_metric("understudy_compared_total", &["verdict=\"incomparable\""], 20.0).await;
+    sidecar
+        .wait_for_metric("understudy_compared_total", &["verdict=\"incomparable\""], 20.0)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -225,20 +290,28 @@ async fn the_breaker_spares_a_dead_side_and_lets_probes_through() {
     let legacy = Backend::saying("legacy").await;
     let mut new = Backend::saying("new").await;
     new.go_away().await;
-    let sidecar = Plan::new(&legacy, &new).route("shadow: { flag: true, methods: [POST], max_in_flight: 1 }").start();
+    let sidecar = Plan::new(&legacy, &new)
+        .route("shadow: { flag: true, methods: [POST], max_in_flight: 1 }")
+        .start();
     let mut client = Client::connect(sidecar.address).await;
     let skipped = "understudy_copies_skipped_total";
     for _ in 0..60 {
-        client.send(request(Method::POST, "/", &[("x-shopper-id", "anna")], "{}")).await;
+        client
+            .send(request(Method::POST, "/", &[("x-shopper-id", "anna")], "{}"))
+            .await;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    sidecar.wait_for_metric(skipped, &["reason=\"breaker_open\""], 20.0).await;
+    sidecar
+        .wait_for_metric(skipped, &["reason=\"breaker_open\""], 20.0)
+        .await;
     assert!(sidecar.metric("understudy_copies_total", &[]).await <= 32.0);
-    new.come_back().await;
+    new.come_back();
     let end = Instant::now() + Duration::from_secs(10);
     while new.count() < 5 {
         assert!(Instant::now() < end, "no probe closed the breaker");
-        client.send(request(Method::POST, "/", &[("x-shopper-id", "anna")], "{}")).await;
+        client
+            .send(request(Method::POST, "/", &[("x-shopper-id", "anna")], "{}"))
+            .await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -121,7 +121,10 @@ pub const WIRE_FORMATS: &[(&str, &str)] = &[
     ("config/raw.rs", "the configuration file as written"),
     ("config/raw/", "the configuration file as written"),
     ("control/fleet/wire.rs", "what instances tell each other"),
-    ("engine/explain.rs", "the record of an explanation, the same for every caller"),
+    (
+        "engine/explain.rs",
+        "the record of an explanation, the same for every caller",
+    ),
     (
         "engine/guard/trip.rs",
         "the line of a trip, the same in the log, in `status` and in a backtest",

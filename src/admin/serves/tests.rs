@@ -15,9 +15,14 @@ const NOW_MS: i64 = 1_785_542_400_000;
 
 /// What one route with these members serves, under these flags and kills.
 fn told(route: &str, features: &str, variables: &[(&str, &str)], kills: KillBits) -> Serves {
+    told_with(route, features, variables, kills, "")
+}
+
+/// The same where new's backend has more members.
+fn told_with(route: &str, features: &str, variables: &[(&str, &str)], kills: KillBits, new: &str) -> Serves {
     let text = format!(
         "listeners: [{{ address: 127.0.0.1:0 }}]\nbackends: {{ legacy: {{ url: \"http://127.0.0.1:1\" }}, new: {{ url: \
-         \"http://127.0.0.1:2\" }} }}\nroutes:\n  - {{ name: r, match: {{ path: /r }}, {route} }}\n"
+         \"http://127.0.0.1:2\"{new} }} }}\nroutes:\n  - {{ name: r, match: {{ path: /r }}, {route} }}\n"
     );
     let loaded = config::load_by(Path::new("c"), &mut |_| Ok(text.clone().into_bytes())).expect("a configuration");
     let mut problems = Problems::default();
@@ -193,6 +198,22 @@ fn copies_are_told_beside_the_choice_and_go_on_after_a_rollback() {
     assert_eq!(tell("100", KillBits::ROUTE), "legacy | killed; all copied | 0");
     assert_eq!(tell("100", KillBits::EVERYTHING), "legacy | everything is killed | 0");
     assert_eq!(tell("100", KillBits::DUAL_RUN), "new | percent 100 | 100");
+    let posts = "flag: f, dual_run: true, shadow: { methods: [GET, POST] }";
+    let text = |percent: &str| {
+        line(&told_with(
+            posts,
+            &flags(percent),
+            &[],
+            KillBits::NONE,
+            ", copies: dry_run",
+        ))
+    };
+    assert_eq!(
+        text("100"),
+        "new | percent 100; all GET copied | 100",
+        "legacy takes no POST"
+    );
+    assert_eq!(text("5"), "both | percent 5; all of legacy's copied | 5");
     let sampled = "flag: f, shadow: { flag: true, percent: 10 }";
     assert_eq!(
         line(&told(sampled, &flags("5"), &[], KillBits::NONE)),

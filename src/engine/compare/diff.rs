@@ -12,8 +12,8 @@ use std::borrow::Cow;
 use super::json::{Kind as Json, Text, Tree, Value};
 use super::number;
 use super::path::{Cursor, Place, Step};
-use super::sample::Sample;
 use super::report::Report;
+use super::sample::Sample;
 use super::verdict::{Kind, Severity};
 
 /// Compares two documents.

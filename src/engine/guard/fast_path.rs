@@ -16,9 +16,9 @@
 use std::time::Duration;
 
 use super::HELD_LIMIT;
+use super::evidence::{Evidence, Numbers};
 use super::judge::{Mark, Score};
 use super::outcome::Relation;
-use super::evidence::{Evidence, Numbers};
 use super::subjects::{BySubject, Rows};
 use crate::engine::vocab::SubjectHash;
 

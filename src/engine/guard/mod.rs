@@ -22,8 +22,8 @@ mod trip;
 
 pub use breaker::{Breaker, OPENS_AFTER, PROBE_EVERY};
 pub use budget::{Action, Budget, BudgetError, Metric, Sight, Tolerance};
-pub use kills::{Kill, KillSet, KillTarget, Killed, Rearmed};
 pub use evidence::{Evidence, Numbers};
+pub use kills::{Kill, KillSet, KillTarget, Killed, Rearmed};
 pub use outcome::{Failure, Outcome, Relation, Run};
 pub use route::RouteGuard;
 pub use status::{BudgetState, BudgetStatus, RouteStatus, Tally};

@@ -30,8 +30,6 @@ pub struct Received {
     pub target: String,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// The connection it came on, counted from 0.
-    pub connection: usize,
 }
 
 impl Received {
@@ -57,7 +55,13 @@ pub struct Reply {
 
 impl Reply {
     pub fn text(body: impl Into<Bytes>) -> Self {
-        Self { status: 200, headers: vec![], body: body.into(), delay: Duration::ZERO, cut_after: None }
+        Self {
+            status: 200,
+            headers: vec![],
+            body: body.into(),
+            delay: Duration::ZERO,
+            cut_after: None,
+        }
     }
 
     pub fn json(body: impl Into<Bytes>) -> Self {
@@ -65,7 +69,10 @@ impl Reply {
     }
 
     pub fn status(status: u16) -> Self {
-        Self { status, ..Self::text("") }
+        Self {
+            status,
+            ..Self::text("")
+        }
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -136,11 +143,12 @@ impl Backend {
         });
         let (close, closed) = tokio::sync::watch::channel(false);
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared), closed));
-        Self { address, shared, accepting: Some(accepting), close }
-    }
-
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        Self {
+            address,
+            shared,
+            accepting: Some(accepting),
+            close,
+        }
     }
 
     pub fn set(&self, script: Script) {
@@ -187,7 +195,7 @@ impl Backend {
     }
 
     /// Listens again on the same port.
-    pub async fn come_back(&mut self) {
+    pub fn come_back(&mut self) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
         socket.bind(self.address).unwrap();
@@ -209,14 +217,14 @@ impl Drop for Backend {
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>, closed: tokio::sync::watch::Receiver<bool>) {
     while let Ok((stream, _)) = listener.accept().await {
-        let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+        shared.connections.fetch_add(1, Ordering::SeqCst);
         shared.open.fetch_add(1, Ordering::SeqCst);
         let shared = Arc::clone(&shared);
         let mut closed = closed.clone();
         tokio::spawn(async move {
             let open = Arc::clone(&shared.open);
             tokio::select! {
-                () = serve(stream, shared, number) => {}
+                () = serve(stream, shared) => {}
                 _ = closed.wait_for(|closed| *closed) => {}
             }
             open.fetch_sub(1, Ordering::SeqCst);
@@ -224,18 +232,22 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, closed: tokio::sync:
     }
 }
 
-async fn serve(mut stream: tokio::net::TcpStream, shared: Arc<Shared>, number: usize) {
+async fn serve(mut stream: tokio::net::TcpStream, shared: Arc<Shared>) {
     let script = shared.script.lock().unwrap().clone();
     stream.set_nodelay(true).unwrap();
     match script {
         Script::NeverRead => pending().await,
         Script::ResetOnAccept => {
-            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            socket2::SockRef::from(&stream)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
             return;
         }
         Script::ResetWhenAsked => {
             let _ = stream.read(&mut [0; 1_024]).await;
-            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            socket2::SockRef::from(&stream)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
             return;
         }
         Script::Raw(bytes) => {
@@ -247,20 +259,23 @@ async fn serve(mut stream: tokio::net::TcpStream, shared: Arc<Shared>, number: u
         }
         _ => {}
     }
-    let service = service_fn(move |request| handle(request, Arc::clone(&shared), number));
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let service = service_fn(move |request| handle(request, Arc::clone(&shared)));
+    let _ = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
-async fn handle(
-    request: Request<Incoming>,
-    shared: Arc<Shared>,
-    connection: usize,
-) -> Result<Response<MaybeCut>, &'static str> {
+async fn handle(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<MaybeCut>, &'static str> {
     let (head, body) = request.into_parts();
     // A body that breaks off is no request: nothing is kept of it.
     let body = body.collect().await.map_err(|_| "the body broke off")?.to_bytes();
     let target = head.uri.to_string();
-    let received = Received { method: head.method, target, headers: head.headers, body, connection };
+    let received = Received {
+        method: head.method,
+        target,
+        headers: head.headers,
+        body,
+    };
     shared.received.lock().unwrap().push(received.clone());
     let script = shared.script.lock().unwrap().clone();
     let reply = match script {
@@ -290,7 +305,12 @@ impl MaybeCut {
     fn new(body: Bytes, cut_after: Option<usize>) -> Self {
         let promised = body.len() as u64;
         let cut = cut_after.map(|at| body.slice(..at));
-        Self { whole: Full::new(body), promised, is_cut: cut.is_some(), cut }
+        Self {
+            whole: Full::new(body),
+            promised,
+            is_cut: cut.is_some(),
+            cut,
+        }
     }
 }
 
@@ -305,7 +325,9 @@ impl Body for MaybeCut {
         if self.is_cut {
             return Poll::Ready(Some(Err("cut")));
         }
-        Pin::new(&mut self.whole).poll_frame(cx).map(|f| f.map(|f| f.map_err(|never: Infallible| match never {})))
+        Pin::new(&mut self.whole)
+            .poll_frame(cx)
+            .map(|f| f.map(|f| f.map_err(|never: Infallible| match never {})))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -51,7 +51,11 @@ impl Client {
         self.sender.ready().await?;
         let (head, body) = self.sender.send_request(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
-        Ok(Answered { status: head.status.as_u16(), headers: head.headers, body })
+        Ok(Answered {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body,
+        })
     }
 
     pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Answered {
@@ -78,7 +82,10 @@ pub async fn send(
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> Answered {
-    Client::connect(address).await.send(request(method, target, headers, body)).await
+    Client::connect(address)
+        .await
+        .send(request(method, target, headers, body))
+        .await
 }
 
 pub async fn get(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Answered {
@@ -96,6 +103,10 @@ pub async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let read = tokio::time::timeout(std::time::Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
-    assert!(read.is_ok(), "the connection stayed open after: {}", String::from_utf8_lossy(&answer));
+    assert!(
+        read.is_ok(),
+        "the connection stayed open after: {}",
+        String::from_utf8_lossy(&answer)
+    );
     String::from_utf8_lossy(&answer).into_owned()
 }

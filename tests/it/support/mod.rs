@@ -123,7 +123,10 @@ impl Plan {
     }
 
     pub fn env(mut self, variables: &[(&str, &str)]) -> Self {
-        self.env = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        self.env = variables
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         self
     }
 
@@ -153,10 +156,19 @@ impl Plan {
     }
 
     pub fn yaml(&self, folder: &Path) -> String {
-        let member = |more: &str| if more.is_empty() { String::new() } else { format!(", {more}") };
+        let member = |more: &str| {
+            if more.is_empty() {
+                String::new()
+            } else {
+                format!(", {more}")
+            }
+        };
         let path = |name: &str| folder.join(name).display().to_string();
-        let tokens_file =
-            if self.tokens.is_empty() { String::new() } else { format!("tokens_file: {}", path("tokens.yaml")) };
+        let tokens_file = if self.tokens.is_empty() {
+            String::new()
+        } else {
+            format!("tokens_file: {}", path("tokens.yaml"))
+        };
         format!(
             "workers: 2\n\
              listeners: [ {{ address: \"127.0.0.1:0\" }} ]\n\
@@ -167,7 +179,10 @@ impl Plan {
              {}\nroutes:\n{}\n",
             member(&tokens_file),
             member(&self.admin_more),
-            self.features.as_ref().map_or(String::new(), |_| format!("flags: {{ file: {} }}\n", path("features.yaml"))),
+            self.features.as_ref().map_or(String::new(), |_| format!(
+                "flags: {{ file: {} }}\n",
+                path("features.yaml")
+            )),
             path("understudy.db"),
             self.legacy,
             member(&self.legacy_more),
@@ -192,9 +207,10 @@ impl Plan {
         if let Some(features) = &self.features {
             std::fs::write(folder.join("features.yaml"), features).unwrap();
         }
-        let entries = self.tokens.iter().map(|[name, role, token]| {
-            format!("  - {{ name: {name}, role: {role}, sha256: {} }}\n", sha256(token))
-        });
+        let entries = self
+            .tokens
+            .iter()
+            .map(|[name, role, token]| format!("  - {{ name: {name}, role: {role}, sha256: {} }}\n", sha256(token)));
         let tokens = format!("tokens:\n{}", entries.collect::<String>());
         std::fs::write(folder.join("tokens.yaml"), tokens).unwrap();
         config
@@ -222,10 +238,19 @@ pub struct Sidecar {
 
 impl Sidecar {
     pub fn start_in(folder: TempDir, env: BTreeMap<String, String>) -> Self {
-        let options = Options { config: folder.path().join("understudy.yaml"), env: env.clone() };
+        let options = Options {
+            config: folder.path().join("understudy.yaml"),
+            env: env.clone(),
+        };
         let app = app::start(options).unwrap_or_else(|e| panic!("{e}: {e:?}"));
         let (address, door) = (app.addresses()[0], Door { admin: app.admin() });
-        Self { app: Some(app), address, door, folder, env }
+        Self {
+            app: Some(app),
+            address,
+            door,
+            folder,
+            env,
+        }
     }
 
     /// Ends the instance in an orderly way and starts it again over the same files.
@@ -264,7 +289,9 @@ impl Sidecar {
         self.write_features(features);
         let actor = understudy::control::Actor::process("test");
         let reloaded = self.app.as_ref().unwrap().control().reload(&actor).await;
-        reloaded.map(|_| ()).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+        reloaded
+            .map(|_| ())
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
 }
 
@@ -277,8 +304,16 @@ impl Door {
     pub async fn admin(&self, method: Method, path: &str, body: &str) -> Answered {
         let bearer = format!("Bearer {TOKEN}");
         let host = self.admin.to_string();
-        let headers = [("authorization", &*bearer), ("content-type", "application/json"), ("host", &*host)];
-        let headers = if body.is_empty() { vec![headers[0], headers[2]] } else { headers.to_vec() };
+        let headers = [
+            ("authorization", &*bearer),
+            ("content-type", "application/json"),
+            ("host", &*host),
+        ];
+        let headers = if body.is_empty() {
+            vec![headers[0], headers[2]]
+        } else {
+            headers.to_vec()
+        };
         send(self.admin, method, path, &headers, body.to_owned()).await
     }
 
@@ -289,11 +324,21 @@ impl Door {
     }
 
     pub async fn kill(&self, route: &str) -> Answered {
-        self.admin(Method::POST, &format!("/api/v1/routes/{route}/kill"), r#"{"reason":"a test"}"#).await
+        self.admin(
+            Method::POST,
+            &format!("/api/v1/routes/{route}/kill"),
+            r#"{"reason":"a test"}"#,
+        )
+        .await
     }
 
     pub async fn rearm(&self, route: &str) -> Answered {
-        self.admin(Method::POST, &format!("/api/v1/routes/{route}/rearm"), r#"{"reason":"a test"}"#).await
+        self.admin(
+            Method::POST,
+            &format!("/api/v1/routes/{route}/rearm"),
+            r#"{"reason":"a test"}"#,
+        )
+        .await
     }
 
     /// Asks without a token.
@@ -320,7 +365,9 @@ impl Door {
             let rest = line.strip_prefix(name);
             rest.is_some_and(|rest| rest.starts_with([' ', '{'])) && labels.iter().all(|label| line.contains(label))
         });
-        samples.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+        samples
+            .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
+            .sum()
     }
 
     /// Waits until a metric has at least this value.
