@@ -6,7 +6,7 @@
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
 /// Names up to this long together are joined on the stack, which is faster than feeding the hash piece by piece.
-const JOINED_BYTES: usize = 128;
+const JOINED_BYTES: usize = 64;
 
 /// XXH64, seed 0, of both pieces as if they were one.
 fn hash(head: &[u8], tail: &[u8]) -> u64 {

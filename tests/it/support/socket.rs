@@ -102,6 +102,14 @@ impl Socket {
             > 0
     }
 
+    /// Waits until there is something to read, and leaves it unread.
+    pub async fn is_spoken_to(&mut self) {
+        assert_eq!(
+            within("something to read", self.stream.peek(&mut [0])).await.unwrap(),
+            1
+        );
+    }
+
     /// The next `n` bytes.
     pub async fn exactly(&mut self, n: usize) -> Vec<u8> {
         while self.arrived.len() < n {
