@@ -1,3 +1,5 @@
+//! What the configuration accepts, and every problem it is refused for, with its place and remedy.
+
 use proptest::prelude::*;
 
 use super::*;

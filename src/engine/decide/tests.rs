@@ -1,3 +1,5 @@
+//! The truth table of flag, shadow, dual run and shadow mode, and who decides for a body with several shoppers.
+
 use http::Method;
 use proptest::prelude::*;
 

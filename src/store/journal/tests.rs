@@ -1,3 +1,5 @@
+//! The kill journal: what it holds, what a torn or full one says, and what a restart reads.
+
 use proptest::prelude::*;
 
 use super::super::testing::{Folder, flag, kill, route, subject};

@@ -1,3 +1,5 @@
+//! The state file: transactions, checks at the start, and what is refused.
+
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 
 use super::super::testing::{Folder, flag, kill, rearm, route, subject};

@@ -1,3 +1,5 @@
+//! Records, unions and scalars out of YAML, and all problems of a text at once.
+
 use std::time::Duration;
 
 use proptest::prelude::*;

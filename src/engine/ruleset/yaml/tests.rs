@@ -1,3 +1,5 @@
+//! Texts as they were written, places, budgets, and files that were torn.
+
 use proptest::prelude::*;
 
 use super::*;
