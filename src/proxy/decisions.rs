@@ -79,6 +79,17 @@ pub(super) fn log(
             revision = decision.revision.0,
         );
     }
+    if decision.shadow_mode_assumed {
+        tracing::warn!(
+            target: DECISIONS,
+            event = "shadow_mode",
+            tags = "FEATURE_FLAG",
+            route,
+            shopper_id = shopper,
+            exchange,
+            "shadow_mode counts as on: its flag is killed, unknown, or off as a whole, here or now"
+        );
+    }
     if decision.shadow_inactive {
         tracing::info!(target: DECISIONS, event = "shadow_mode", tags = "FEATURE_FLAG", route, shopper_id = shopper, exchange,
             "shadow: inactive (flag off)");
