@@ -36,21 +36,41 @@ fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// Asks legacy.
-pub(super) async fn legacy(stage: &Stage<'_>, pair: &Pair, head: http::request::Parts, source: &Source) -> Answered {
-    let backend = stage.snapshot.backend(Side::Legacy);
+/// One attempt at a side; `waiting` tells whether the client left before it was over.
+async fn ask(
+    stage: &Stage<'_>,
+    side: Side,
+    head: http::request::Parts,
+    source: &Source,
+    total: Option<Duration>,
+    waiting: Waiting<'_>,
+) -> Result<Reply, CallError> {
+    let backend = stage.snapshot.backend(side);
     let repeatable = is_repeatable(&head.method);
     let patience = Patience {
         answer: backend.timeout,
-        total: None,
+        total,
     };
-    let waiting = Waiting::new(pair, Pair::abandoned);
     let reply = stage
         .worker
         .pool
         .call(backend, head, source, repeatable, patience)
         .await;
     waiting.over();
+    reply
+}
+
+/// Asks legacy.
+pub(super) async fn legacy(stage: &Stage<'_>, pair: &Pair, head: http::request::Parts, source: &Source) -> Answered {
+    let reply = ask(
+        stage,
+        Side::Legacy,
+        head,
+        source,
+        None,
+        Waiting::new(pair, Pair::abandoned),
+    )
+    .await;
     if let Err(error) = &reply {
         pair.served(failed(stage, Side::Legacy, *error, source), None);
     }
@@ -74,23 +94,20 @@ pub(super) async fn serve(
     }
     let failover = &rules.spec.failover;
     let repeatable = is_repeatable(&head.method);
-    let backend = stage.snapshot.backend(Side::New);
     let legacy_p99 = Duration::from_millis(stage.route.legacy_p99.load(Relaxed));
     // Without a second chance there is nothing to save time for.
     let total =
         (repeatable && (failover.unknown || failover.answered)).then(|| time_for_new(failover.deadline, legacy_p99));
-    let patience = Patience {
-        answer: backend.timeout,
-        total,
-    };
     let again = head.clone();
-    let waiting = Waiting::new(pair, Pair::abandoned);
-    let reply = stage
-        .worker
-        .pool
-        .call(backend, head, source, repeatable, patience)
-        .await;
-    waiting.over();
+    let reply = ask(
+        stage,
+        Side::New,
+        head,
+        source,
+        total,
+        Waiting::new(pair, Pair::abandoned),
+    )
+    .await;
     let class = match &reply {
         Ok(reply) if repeatable && failover.answered && counts_as_failed(failover, reply.response.status()) => {
             Failover::Answered
@@ -134,18 +151,8 @@ pub(super) async fn serve(
     );
     drop(reply);
     stage.route.tally(stage.worker.shard).failovers.add(class);
-    let backend = stage.snapshot.backend(Side::Legacy);
-    let patience = Patience {
-        answer: backend.timeout,
-        total: None,
-    };
     let waiting = Waiting::new(pair, Pair::abandoned_failover);
-    let reply = stage
-        .worker
-        .pool
-        .call(backend, again, source, repeatable, patience)
-        .await;
-    waiting.over();
+    let reply = ask(stage, Side::Legacy, again, source, None, waiting).await;
     if let Err(error) = &reply {
         pair.failed_over(failed(stage, Side::Legacy, *error, source));
     }
