@@ -25,12 +25,13 @@ use crate::engine::ruleset::problem::Problem;
 use crate::engine::ruleset::{Ruleset, StoredMark};
 use crate::engine::vocab::Revision;
 use crate::live::{Ends, Live};
-use crate::proxy::client;
-use crate::proxy::listen::{self, Inbox, Neighbours, Settings};
+use crate::proxy::door::Settings;
+use crate::proxy::listen::{self, Inbox, Listening, Neighbours};
 use crate::proxy::shadow;
 use crate::proxy::stage::Worker;
 use crate::proxy::sweep::Sweep;
 use crate::proxy::upstream::Pool;
+use crate::proxy::{client, connection};
 use crate::review;
 use crate::store;
 use crate::telemetry::{clock, exporter, spawn};
@@ -311,7 +312,7 @@ fn worker_count(workers: Workers) -> usize {
     }
 }
 
-type Sockets = Vec<Vec<TcpListener>>;
+type Sockets = Vec<Vec<Listening>>;
 
 fn listeners(config: &Config, workers: usize) -> Result<(Sockets, Vec<SocketAddr>), StartError> {
     let mut per_worker: Sockets = (0..workers).map(|_| Vec::new()).collect();
@@ -323,7 +324,7 @@ fn listeners(config: &Config, workers: usize) -> Result<(Sockets, Vec<SocketAddr
             if at == 0 {
                 addresses.push(socket.local_addr().map_err(refused)?);
             }
-            per_worker[at].push(socket);
+            per_worker[at].push(Listening::Tcp(socket));
         }
     }
     Ok((per_worker, addresses))
@@ -360,13 +361,15 @@ impl Front<'_> {
     fn start(self, sockets: Sockets) -> Result<Vec<JoinHandle<()>>, StartError> {
         let limits = &self.config.limits;
         let settings = Settings {
-            client: client::Limits {
-                header: limits.header_timeout,
-                idle: limits.idle,
-                write: limits.write_timeout,
+            connection: connection::Settings {
+                client: client::Limits {
+                    header: limits.header_timeout,
+                    idle: limits.idle,
+                    write: limits.write_timeout,
+                },
+                header_bytes: limits.header_bytes,
+                header_count: limits.header_count,
             },
-            header_bytes: limits.header_bytes,
-            header_count: limits.header_count,
             connections: limits.connections,
         };
         let (neighbours, inboxes) = listen::neighbours(sockets.len());
@@ -401,7 +404,7 @@ impl Front<'_> {
 
 async fn serve(
     worker: Arc<Worker>,
-    sockets: Vec<TcpListener>,
+    sockets: Vec<Listening>,
     settings: Settings,
     neighbours: Neighbours,
     inbox: Inbox,

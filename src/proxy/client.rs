@@ -11,8 +11,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
+use super::socket::Stream;
 use super::sweep::{Deadline, Sweep};
 use crate::live::tally::{ClientError, WorkerTally};
 
@@ -66,7 +66,7 @@ impl Turn {
 /// The socket of a client's connection.
 #[derive(Debug)]
 pub struct ClientIo {
-    stream: TcpStream,
+    stream: Stream,
     turn: Arc<Turn>,
     tally: Arc<WorkerTally>,
     lingers: bool,
@@ -75,7 +75,7 @@ pub struct ClientIo {
 impl ClientIo {
     /// Puts a freshly accepted connection under its limits.
     #[must_use]
-    pub fn new(stream: TcpStream, sweep: &Arc<Sweep>, limits: Limits, tally: Arc<WorkerTally>) -> (Self, Arc<Turn>) {
+    pub fn new(stream: Stream, sweep: &Arc<Sweep>, limits: Limits, tally: Arc<WorkerTally>) -> (Self, Arc<Turn>) {
         let deadline = sweep.deadline(limits.idle);
         let turn = Arc::new(Turn {
             phase: AtomicU8::new(IDLE),
@@ -97,12 +97,14 @@ impl ClientIo {
 
     // The library waits for the rest of a header section and would close without a word, so the answer is written
     // here. Nothing else can be on its way out: the last answer was complete before this request began.
-    fn say_timeout(&self) {
+    fn say_timeout(&mut self, cx: &mut Context<'_>) {
         self.tally.client_errors.add(ClientError::HeaderTimeout);
         const ANSWER: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\
             x-understudy-error: header_timeout\r\n\r\n";
         // A client that does not even read this is closed all the same.
-        let _ = self.stream.try_write(ANSWER);
+        if let Poll::Ready(Ok(_)) = Pin::new(&mut self.stream).poll_write(cx, ANSWER) {
+            let _ = Pin::new(&mut self.stream).poll_flush(cx);
+        }
     }
 
     fn poll_write_limit(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
@@ -141,7 +143,7 @@ impl AsyncRead for ClientIo {
         }
         ready!(self.turn.deadline.poll_due(cx));
         match self.turn.phase.load(Relaxed) {
-            HEADER => self.say_timeout(),
+            HEADER => self.say_timeout(cx),
             _ => debug_assert_ne!(self.turn.phase.load(Relaxed), BUSY),
         }
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -171,8 +173,11 @@ impl AsyncWrite for ClientIo {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => self.poll_write_limit(cx).map(Err),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

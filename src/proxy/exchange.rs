@@ -85,7 +85,7 @@ pub async fn exchange(worker: Arc<Worker>, origin: Origin, request: Request<Inco
     let decision = worker.timed(|| snapshot.rules.decide(rules, &asked));
     stage.book(rules, &asked, &decision);
     drop(asked);
-    forward::prepare_request(&mut head.headers, origin.peer, origin.local_port, snapshot.via);
+    forward::prepare_request(&mut head.headers, &origin.peer, snapshot.via);
     if let Ok(value) = HeaderValue::try_from(id.to_string()) {
         head.headers.insert(forward::EXCHANGE, value);
     }
@@ -172,12 +172,7 @@ impl Stage<'_> {
     async fn unrouted(&self, mut head: http::request::Parts, incoming: Incoming) -> Response<Answer> {
         let tally = self.route.tally(self.worker.shard);
         tally.assigned.add(Side::Legacy);
-        forward::prepare_request(
-            &mut head.headers,
-            self.origin.peer,
-            self.origin.local_port,
-            self.snapshot.via,
-        );
+        forward::prepare_request(&mut head.headers, &self.origin.peer, self.snapshot.via);
         let arrived = arrived(incoming);
         let source = self.source(arrived, None);
         let facts = Facts {

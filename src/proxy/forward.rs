@@ -4,9 +4,11 @@
 //! Values and the order of repeated headers stay as they were (signatures may cover them); hop-by-hop headers are
 //! removed both ways (RFC 9110 section 7.6.1), and headers that begin with `x-understudy-` are ours alone.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::socket::Peer;
 
 /// The prefix of our own headers.
 const OURS: &str = "x-understudy-";
@@ -74,20 +76,24 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Makes a client's request head fit to be sent to a backend.
-pub fn prepare_request(headers: &mut HeaderMap, peer: SocketAddr, local_port: u16, via: bool) {
+pub fn prepare_request(headers: &mut HeaderMap, peer: &Peer, via: bool) {
     strip_hop_by_hop(headers);
     strip_ours(headers);
-    append_peer(headers, peer.ip());
+    if let Some(address) = peer.address {
+        append_peer(headers, address.ip());
+    }
     if !headers.contains_key(&FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(peer.scheme.as_str()));
     }
     if !headers.contains_key(&FORWARDED_HOST)
         && let Some(host) = headers.get(header::HOST).cloned()
     {
         headers.insert(FORWARDED_HOST, host);
     }
-    if !headers.contains_key(&FORWARDED_PORT) {
-        headers.insert(FORWARDED_PORT, HeaderValue::from(local_port));
+    if let Some(port) = peer.local_port
+        && !headers.contains_key(&FORWARDED_PORT)
+    {
+        headers.insert(FORWARDED_PORT, HeaderValue::from(port));
     }
     add_via(headers, via);
 }
@@ -146,6 +152,7 @@ fn append_peer(headers: &mut HeaderMap, peer: IpAddr) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::socket::{Protocol, Scheme};
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -154,6 +161,15 @@ mod tests {
             map.append(*name, HeaderValue::from_static(value));
         }
         map
+    }
+
+    fn peer(address: &str, port: u16) -> Peer {
+        Peer {
+            address: Some(address.parse().unwrap()),
+            local_port: Some(port),
+            scheme: Scheme::Http,
+            protocol: Protocol::Any,
+        }
     }
 
     fn listed(map: &HeaderMap) -> Vec<(String, String)> {
@@ -200,7 +216,7 @@ mod tests {
             ("x-forwarded-for", "192.0.2.2"),
             ("x-forwarded-proto", "https"),
         ]);
-        prepare_request(&mut map, "[::ffff:127.0.0.1]:5000".parse().unwrap(), 8080, true);
+        prepare_request(&mut map, &peer("[::ffff:127.0.0.1]:5000", 8080), true);
         assert_eq!(map["x-forwarded-for"], "192.0.2.1, 192.0.2.2, 127.0.0.1");
         assert_eq!(map["x-forwarded-proto"], "https");
         assert_eq!(map["x-forwarded-host"], "shop.example");
@@ -215,7 +231,7 @@ mod tests {
             ("x_understudy-exchange", "forged"),
             ("accept", "*/*"),
         ]);
-        prepare_request(&mut map, "127.0.0.1:5000".parse().unwrap(), 80, false);
+        prepare_request(&mut map, &peer("127.0.0.1:5000", 80), false);
         assert!(!map.keys().any(|name| name.as_str().contains("understudy")));
         assert!(map.contains_key("accept"));
     }

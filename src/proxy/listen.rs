@@ -1,62 +1,98 @@
-//! Client connections in: accept, share among the workers, serve, drain.
+//! Client connections in: open, accept, share among the workers, drain.
 //!
 //! Every worker has its own socket on the same address (`SO_REUSEPORT`), so that accepting needs no lock. The kernel
-//! spreads connections by their addresses, not by load: a worker with far more than its share passes new ones on.
+//! spreads connections by their addresses, not by load: a worker with far more than its share passes new ones on. A
+//! socket file has one queue, from which all workers accept. What is done with a connection is the `door`'s.
 
-use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::net::{SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::future::Future as _;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{mpsc, watch};
 
-use super::client::{self, ClientIo};
-use super::exchange::exchange;
-use super::stage::{Origin, Worker};
+use super::door::{Door, Settings};
+use super::socket::{Peer, Stream};
+use super::stage::Worker;
 use crate::live::Live;
-use crate::live::tally::ClientError;
-use crate::telemetry::spawn;
 
 /// Connections that wait for the kernel to hand them out.
-const BACKLOG: i32 = 4_096;
+pub const BACKLOG: i32 = 4_096;
 
 /// How long to wait when the process has no descriptors left to accept with.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
 
-/// Connections per worker that are told at the same time that there are too many; beyond it they hear nothing.
-const REFUSALS: usize = 256;
-
-/// How long such a connection may take to ask and to read the answer.
-const REFUSAL: Duration = Duration::from_secs(1);
-
-/// What holds for every client connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// The limits on slowness.
-    pub client: client::Limits,
-    /// The largest header section, in bytes.
-    pub header_bytes: usize,
-    /// The most header lines.
-    pub header_count: usize,
-    /// The most connections, over all workers.
-    pub connections: usize,
+/// A socket that connections wait at, before a runtime has it.
+#[derive(Debug)]
+pub enum Listening {
+    /// At an address of the network.
+    Tcp(StdTcpListener),
+    /// At a socket file.
+    Unix(StdUnixListener),
 }
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn new(listening: Listening) -> io::Result<Self> {
+        match listening {
+            Listening::Tcp(socket) => TcpListener::from_std(socket).map(Self::Tcp),
+            Listening::Unix(socket) => UnixListener::from_std(socket).map(Self::Unix),
+        }
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        match self {
+            Self::Tcp(socket) => socket
+                .poll_accept(cx)
+                .map_ok(|(stream, address)| Accepted(Stream::Tcp(stream), Some(address))),
+            Self::Unix(socket) => socket
+                .poll_accept(cx)
+                .map_ok(|(stream, _)| Accepted(Stream::Unix(stream), None)),
+        }
+    }
+}
+
+struct Accepted(Stream, Option<SocketAddr>);
 
 /// A connection that one worker passes on to another.
 #[derive(Debug)]
-pub struct Passed(StdStream, SocketAddr);
+pub struct Passed(Unbound, Option<SocketAddr>);
+
+/// A stream that no runtime has.
+#[derive(Debug)]
+enum Unbound {
+    Tcp(StdTcpStream),
+    Unix(StdUnixStream),
+}
+
+impl Passed {
+    fn new(Accepted(stream, address): Accepted) -> io::Result<Self> {
+        let unbound = match stream {
+            Stream::Tcp(stream) => Unbound::Tcp(stream.into_std()?),
+            Stream::Unix(stream) => Unbound::Unix(stream.into_std()?),
+        };
+        Ok(Self(unbound, address))
+    }
+
+    fn take(self) -> io::Result<Accepted> {
+        let stream = match self.0 {
+            Unbound::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Unbound::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        };
+        Ok(Accepted(stream, self.1))
+    }
+}
 
 /// The ways from every worker to every other.
 pub type Neighbours = Arc<[mpsc::Sender<Passed>]>;
@@ -75,7 +111,7 @@ pub fn neighbours(workers: usize) -> (Neighbours, Vec<Inbox>) {
 ///
 /// # Errors
 /// When the address cannot be had.
-pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>> {
+pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<StdTcpListener>> {
     let mut address = address;
     (0..workers)
         .map(|_| {
@@ -85,7 +121,7 @@ pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>>
             socket.set_nonblocking(true)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
-            let listener = StdListener::from(socket);
+            let listener = StdTcpListener::from(socket);
             address = listener.local_addr()?;
             Ok(listener)
         })
@@ -98,7 +134,7 @@ pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>>
 /// When a listener cannot be registered with the runtime.
 pub async fn run(
     worker: Arc<Worker>,
-    listeners: Vec<StdListener>,
+    listeners: Vec<Listening>,
     settings: Settings,
     neighbours: Neighbours,
     mut inbox: Inbox,
@@ -106,40 +142,32 @@ pub async fn run(
 ) -> io::Result<()> {
     let listeners = listeners
         .into_iter()
-        .map(TcpListener::from_std)
+        .map(Listener::new)
         .collect::<io::Result<Vec<_>>>()?;
-    let (serving, mut served) = mpsc::channel::<()>(1);
-    let refusals = Arc::new(Semaphore::new(REFUSALS));
-    let door = Door {
-        worker,
-        settings,
-        neighbours,
-        drain: drain.clone(),
-        serving,
-        refusals,
-    };
+    let (door, mut served) = Door::new(worker, settings, drain.clone());
+    let room = Room { door, neighbours };
     loop {
         tokio::select! {
             accepted = accept(&listeners) => match accepted {
-                Ok((stream, peer)) => door.admit(stream, peer),
+                Ok(accepted) => room.admit(accepted),
                 // The connection is gone already, or there is nothing to accept it with.
                 Err(error) if is_transient(&error) => {}
                 Err(_) => tokio::time::sleep(OUT_OF_DESCRIPTORS).await,
             },
-            Some(Passed(stream, peer)) = inbox.recv() => door.take(stream, peer),
+            Some(passed) = inbox.recv() => room.take(passed),
             () = ended(&mut drain) => break,
         }
     }
     // What the kernel has already handed to this socket would be lost with it.
-    while let Some(Ok((stream, peer))) = now_or_never(&listeners).await {
-        door.take_accepted(stream, peer);
+    while let Some(Ok(accepted)) = now_or_never(&listeners).await {
+        room.enter(accepted);
     }
     drop(listeners);
     inbox.close();
-    while let Some(Passed(stream, peer)) = inbox.recv().await {
-        door.take(stream, peer);
+    while let Some(passed) = inbox.recv().await {
+        room.take(passed);
     }
-    drop(door);
+    drop(room);
     // Nothing is ever sent: this ends when the last connection has dropped its end.
     let _ = served.recv().await;
     Ok(())
@@ -150,7 +178,7 @@ async fn ended(drain: &mut watch::Receiver<bool>) {
     let _ = drain.wait_for(|draining| *draining).await;
 }
 
-async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
+async fn accept(listeners: &[Listener]) -> io::Result<Accepted> {
     poll_fn(|cx| {
         for listener in listeners {
             if let Poll::Ready(accepted) = listener.poll_accept(cx) {
@@ -162,7 +190,7 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)
     .await
 }
 
-async fn now_or_never(listeners: &[TcpListener]) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+async fn now_or_never(listeners: &[Listener]) -> Option<io::Result<Accepted>> {
     let mut accepting = pin!(accept(listeners));
     poll_fn(|cx| {
         Poll::Ready(match accepting.as_mut().poll(cx) {
@@ -180,74 +208,39 @@ fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-struct Door {
-    worker: Arc<Worker>,
-    settings: Settings,
+struct Room {
+    door: Door,
     neighbours: Neighbours,
-    drain: watch::Receiver<bool>,
-    serving: mpsc::Sender<()>,
-    refusals: Arc<Semaphore>,
 }
 
-impl Door {
-    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        match less_loaded(&self.worker.live, self.worker.shard) {
+impl Room {
+    fn admit(&self, accepted: Accepted) {
+        let worker = self.door.worker();
+        match less_loaded(&worker.live, worker.shard) {
             Some(other) => {
-                let Ok(stream) = stream.into_std() else { return };
-                if let Err(refused) = self.neighbours[other].try_send(Passed(stream, peer)) {
-                    let Passed(stream, peer) = refused.into_inner();
-                    self.take(stream, peer);
+                let Ok(passed) = Passed::new(accepted) else { return };
+                if let Err(refused) = self.neighbours[other].try_send(passed) {
+                    self.take(refused.into_inner());
                 }
             }
-            None => self.take_accepted(stream, peer),
+            None => self.enter(accepted),
         }
     }
 
-    fn take(&self, stream: StdStream, peer: SocketAddr) {
-        if let Ok(stream) = TcpStream::from_std(stream) {
-            self.take_accepted(stream, peer);
+    fn take(&self, passed: Passed) {
+        if let Ok(accepted) = passed.take() {
+            self.enter(accepted);
         }
     }
 
-    fn take_accepted(&self, stream: TcpStream, peer: SocketAddr) {
-        let worker = &self.worker;
-        let open: usize = worker.live.connections.iter().map(|n| n.load(Relaxed)).sum();
-        if open >= self.settings.connections {
-            worker.tally.client_errors.add(ClientError::TooMany);
-            if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
-                drop(spawn::task("refusal", async move {
-                    // Whoever takes longer is closed all the same.
-                    let _ = tokio::time::timeout(REFUSAL, refuse(stream)).await;
-                    drop(permit);
-                }));
-            }
-            return;
+    fn enter(&self, Accepted(stream, address): Accepted) {
+        if let Stream::Tcp(stream) = &stream {
+            // Without it a small answer waits for the client's acknowledgement of the one before.
+            let _ = stream.set_nodelay(true);
         }
-        worker.tally.accepted.add();
-        let counted = Counted::new(Arc::clone(&worker.live), worker.shard);
-        let connection = serve(Arc::clone(worker), self.settings, stream, peer, self.drain.clone());
-        let serving = self.serving.clone();
-        drop(spawn::task("connection", async move {
-            connection.await;
-            drop((counted, serving));
-        }));
+        let peer = Peer::of(&stream, address);
+        self.door.enter(stream, peer);
     }
-}
-
-/// Answers whatever is asked with 503.
-async fn refuse(mut stream: TcpStream) -> io::Result<()> {
-    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\
-        retry-after: 1\r\nx-understudy-error: too_many_connections\r\n\r\n";
-    let mut unread = [0; 1_024];
-    // A client that is answered before it has asked takes the answer for a fault.
-    if stream.read(&mut unread).await? == 0 {
-        return Ok(());
-    }
-    stream.write_all(ANSWER).await?;
-    stream.shutdown().await?;
-    // Closing on bytes that nobody read resets the connection, and the answer with it.
-    while stream.read(&mut unread).await? > 0 {}
-    Ok(())
 }
 
 /// Another worker, if this one has over 1.5 times the mean of connections.
@@ -264,61 +257,3 @@ fn less_loaded(live: &Live, shard: usize) -> Option<usize> {
         .map(|(at, _)| at)
         .filter(|at| *at != shard)
 }
-
-struct Counted(Arc<Live>, usize);
-
-impl Counted {
-    fn new(live: Arc<Live>, shard: usize) -> Self {
-        live.connections[shard].fetch_add(1, Relaxed);
-        Self(live, shard)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections[self.1].fetch_sub(1, Relaxed);
-    }
-}
-
-async fn serve(
-    worker: Arc<Worker>,
-    settings: Settings,
-    stream: TcpStream,
-    peer: SocketAddr,
-    mut drain: watch::Receiver<bool>,
-) {
-    // Without it a small answer waits for the client's acknowledgement of the one before.
-    let _ = stream.set_nodelay(true);
-    let local_port = stream.local_addr().map_or(0, |address| address.port());
-    let (io, turn) = ClientIo::new(stream, &worker.sweep, settings.client, Arc::clone(&worker.tally));
-    let origin = Origin { peer, local_port, turn };
-    let tally = Arc::clone(&worker.tally);
-    let service = service_fn(move |request| {
-        // Boxed, so that a connection without a request under way costs no more than its buffers.
-        let answer = Box::pin(exchange(Arc::clone(&worker), origin.clone(), request));
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    let connection = http1::Builder::new()
-        .max_headers(settings.header_count)
-        .max_header_size(settings.header_bytes)
-        .max_buf_size(settings.header_bytes.max(MIN_BUFFER))
-        .serve_connection(TokioIo::new(io), service);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = ended(&mut drain) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        if error.is_parse_too_large() {
-            tally.client_errors.add(ClientError::HeadersTooLarge);
-        } else if error.is_parse() {
-            tally.client_errors.add(ClientError::Malformed);
-        }
-    }
-}
-
-// The library takes no smaller buffer.
-const MIN_BUFFER: usize = 8_192;

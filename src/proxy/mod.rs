@@ -6,7 +6,9 @@
 pub mod answer;
 pub mod body;
 pub mod client;
+pub mod connection;
 mod decisions;
+pub mod door;
 pub mod error;
 pub mod exchange;
 pub mod failover;
@@ -14,6 +16,7 @@ pub mod forward;
 pub mod listen;
 pub mod pair;
 pub mod shadow;
+pub mod socket;
 pub mod stage;
 pub mod sweep;
 pub mod upstream;

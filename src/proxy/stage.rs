@@ -1,6 +1,5 @@
 //! What the stages of one request share: the worker that has it, and the revision and the route it is under.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -11,6 +10,7 @@ use super::client::Turn;
 use super::error;
 use super::pair::{Facts, Pair};
 use super::shadow;
+use super::socket::Peer;
 use super::sweep::Sweep;
 use super::upstream::Pool;
 use crate::engine::ruleset::Route;
@@ -43,10 +43,8 @@ pub struct Worker {
 /// Where a request came from.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// The client's address.
-    pub peer: SocketAddr,
-    /// The port it connected to.
-    pub local_port: u16,
+    /// Who is at the other end of its connection.
+    pub peer: Peer,
     /// Whose turn it is on its connection.
     pub turn: Arc<Turn>,
 }

@@ -1,0 +1,124 @@
+//! Who is let in: the limits on connections, and the short answer for those beyond them.
+//!
+//! In: what `listen` accepted, or another worker passed on. Out: a task per connection that `connection` serves, counted
+//! for as long as it lives.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::connection;
+use super::socket::{Peer, Stream};
+use super::stage::Worker;
+use crate::live::Live;
+use crate::live::tally::ClientError;
+use crate::telemetry::spawn;
+
+/// Connections per worker that are told at the same time that there are too many; beyond it they hear nothing.
+const REFUSALS: usize = 256;
+
+/// How long such a connection may take to ask and to read the answer.
+const REFUSAL: Duration = Duration::from_secs(1);
+
+/// What holds for every client connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Of one that is served.
+    pub connection: connection::Settings,
+    /// The most connections, over all workers.
+    pub connections: usize,
+}
+
+/// One worker's door.
+#[derive(Debug)]
+pub struct Door {
+    worker: Arc<Worker>,
+    settings: Settings,
+    drain: watch::Receiver<bool>,
+    serving: mpsc::Sender<()>,
+    refusals: Arc<Semaphore>,
+}
+
+impl Door {
+    /// A door, and the end at which nothing ever comes out: it closes when the door is gone and its last connection has
+    /// ended.
+    #[must_use]
+    pub fn new(worker: Arc<Worker>, settings: Settings, drain: watch::Receiver<bool>) -> (Self, mpsc::Receiver<()>) {
+        let (serving, served) = mpsc::channel(1);
+        let door = Self {
+            worker,
+            settings,
+            drain,
+            serving,
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+        };
+        (door, served)
+    }
+
+    /// The worker whose door it is.
+    #[must_use]
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// Lets a connection in, or tells it that there are too many.
+    pub fn enter(&self, stream: Stream, peer: Peer) {
+        let worker = &self.worker;
+        let open: usize = worker.live.connections.iter().map(|n| n.load(Relaxed)).sum();
+        if open >= self.settings.connections {
+            worker.tally.client_errors.add(ClientError::TooMany);
+            if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
+                drop(spawn::task("refusal", async move {
+                    // Whoever takes longer is closed all the same.
+                    let _ = tokio::time::timeout(REFUSAL, refuse(stream)).await;
+                    drop(permit);
+                }));
+            }
+            return;
+        }
+        worker.tally.accepted.add();
+        let counted = Counted::new(Arc::clone(&worker.live), worker.shard);
+        let settings = self.settings.connection;
+        let connection = connection::serve(Arc::clone(worker), settings, stream, peer, self.drain.clone());
+        let serving = self.serving.clone();
+        drop(spawn::task("connection", async move {
+            connection.await;
+            drop((counted, serving));
+        }));
+    }
+}
+
+/// Answers whatever is asked with 503.
+async fn refuse(mut stream: Stream) -> io::Result<()> {
+    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\
+        retry-after: 1\r\nx-understudy-error: too_many_connections\r\n\r\n";
+    let mut unread = [0; 1_024];
+    // A client that is answered before it has asked takes the answer for a fault.
+    if stream.read(&mut unread).await? == 0 {
+        return Ok(());
+    }
+    stream.write_all(ANSWER).await?;
+    stream.shutdown().await?;
+    // Closing on bytes that nobody read resets the connection, and the answer with it.
+    while stream.read(&mut unread).await? > 0 {}
+    Ok(())
+}
+
+struct Counted(Arc<Live>, usize);
+
+impl Counted {
+    fn new(live: Arc<Live>, shard: usize) -> Self {
+        live.connections[shard].fetch_add(1, Relaxed);
+        Self(live, shard)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections[self.1].fetch_sub(1, Relaxed);
+    }
+}
