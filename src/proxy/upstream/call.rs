@@ -1,0 +1,184 @@
+//! One request to a backend and the wait for its answer's headers.
+//!
+//! A request that may be repeated and met a connection that was just being closed goes out once more, on a new one.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::header::{HeaderValue, TRANSFER_ENCODING};
+use http::{Request, Response};
+use hyper::body::{Body as _, Incoming};
+
+use super::answers::{is_framed_clearly, keep_for};
+use super::connect::{Connection, connect};
+use super::failure::{CallError, classify};
+use super::pool::{Lease, Pool};
+use crate::live::backend::Backend;
+use crate::live::tally::RunFailure;
+use crate::proxy::body::{Outgoing, Source};
+use crate::proxy::sweep::Deadline;
+use crate::telemetry::clock;
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the answer's headers, from the last byte that the backend took.
+    pub answer: Duration,
+    /// For everything from connecting to the answer's headers; `None` for no bound of its own.
+    pub total: Option<Duration>,
+}
+
+/// A backend's answer, its body still to come.
+#[derive(Debug)]
+pub struct Reply {
+    /// Status, headers and the body to be read.
+    pub response: Response<Incoming>,
+    /// The connection, to be given back when the body has been read.
+    pub lease: Lease,
+    /// From the last byte written to the end of the answer's headers.
+    pub latency: Duration,
+}
+
+impl Pool {
+    /// Sends a request and waits for the answer's headers.
+    ///
+    /// `repeatable`: whether sending the request twice is harmless.
+    ///
+    /// # Errors
+    /// [`CallError`]; while `never_reached` holds, the same request may be sent again, here or elsewhere.
+    pub async fn call(
+        self: &Arc<Self>,
+        backend: &Arc<Backend>,
+        mut head: http::request::Parts,
+        source: &Source,
+        repeatable: bool,
+        patience: Patience,
+    ) -> Result<Reply, CallError> {
+        let Some(in_flight) = backend.enter() else {
+            return Err(CallError::before(RunFailure::Overload, false));
+        };
+        let total = patience.total.map(|total| self.sweep.deadline(total));
+        let mut pooled = self.take(backend, repeatable);
+        loop {
+            let reused = pooled.is_some();
+            let mut connection = match pooled {
+                Some(connection) => connection,
+                None => connect(backend, total.as_ref()).await?,
+            };
+            let written_before = connection.wire.written();
+            let again = (reused && repeatable).then(|| head.clone());
+            let body = source.outgoing(&connection.wire);
+            // The library sends a GET without its body unless its end is said to be marked.
+            if body.size_hint().exact().is_none() {
+                head.headers
+                    .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            let request = Request::from_parts(head, body);
+            let sent = self
+                .answer(&mut connection, request, source, patience.answer, total.as_ref())
+                .await;
+            match sent {
+                Ok(response) if !is_framed_clearly(&response) => {
+                    return Err(CallError {
+                        failure: RunFailure::Malformed,
+                        never_reached: false,
+                        timed_out: false,
+                    });
+                }
+                Ok(response) => {
+                    let latency = connection.wire.answered_after();
+                    connection.keep = keep_for(backend.idle, response.headers());
+                    let lease = Lease::new(connection, self, backend, in_flight);
+                    return Ok(Reply {
+                        response,
+                        lease,
+                        latency,
+                    });
+                }
+                Err(Unanswered { mut error, returned }) => {
+                    error.never_reached = returned.is_some() || connection.wire.written() == written_before;
+                    // A pooled connection that turns out to be closed says nothing about the backend. Only a new
+                    // one does.
+                    let was_closed = error.failure == RunFailure::Reset && source.is_repeatable();
+                    if reused && error.failure == RunFailure::Reset {
+                        self.distrust(backend);
+                    }
+                    let again = returned.map(|returned| *returned).or(again.filter(|_| was_closed));
+                    match again {
+                        Some(again) if reused => head = again,
+                        _ => return Err(error),
+                    }
+                    pooled = None;
+                }
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        connection: &mut Connection,
+        request: Request<Outgoing>,
+        source: &Source,
+        patience: Duration,
+        total: Option<&Deadline>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let wire = Arc::clone(&connection.wire);
+        let deadline = self.sweep.deadline(patience);
+        let begun = clock::monotonic_nanos();
+        let mut answer = pin!(connection.sender.try_send_request(request));
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = answer.as_mut().poll(cx) {
+                return Poll::Ready(result.map_err(|mut failed| {
+                    let returned = failed.take_message().map(|request| Box::new(request.into_parts().0));
+                    let failure = classify(failed.error());
+                    Unanswered {
+                        error: CallError {
+                            failure,
+                            never_reached: false,
+                            timed_out: false,
+                        },
+                        returned,
+                    }
+                }));
+            }
+            if total.is_some_and(|total| total.poll_due(cx).is_ready()) {
+                return Poll::Ready(Err(Unanswered::timeout()));
+            }
+            while deadline.poll_due(cx).is_ready() {
+                // The clock runs while it is the backend's turn: it restarts with every byte that went out, and
+                // stands while we wait for the client, who has a limit of its own.
+                if source.waits_for_client() {
+                    deadline.set(patience);
+                    continue;
+                }
+                let since = clock::monotonic_nanos().saturating_sub(wire.last_write_nanos().max(begun));
+                let left = patience.saturating_sub(Duration::from_nanos(since));
+                if left.is_zero() {
+                    return Poll::Ready(Err(Unanswered::timeout()));
+                }
+                deadline.set(left);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+struct Unanswered {
+    error: CallError,
+    returned: Option<Box<http::request::Parts>>,
+}
+
+impl Unanswered {
+    const fn timeout() -> Self {
+        let error = CallError {
+            failure: RunFailure::Timeout,
+            never_reached: false,
+            timed_out: true,
+        };
+        Self { error, returned: None }
+    }
+}

@@ -1,0 +1,121 @@
+//! Making a connection to a backend: the socket, its options, and the task that drives it.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+
+use super::failure::{CallError, is_local};
+use crate::live::backend::Backend;
+use crate::live::tally::RunFailure;
+use crate::proxy::body::Outgoing;
+use crate::proxy::sweep::Deadline;
+use crate::proxy::wire::{Wire, WireIo};
+use crate::telemetry::spawn;
+
+/// For how long a connection may have been idle to carry a request that must not be sent twice.
+pub(super) const FRESH: Duration = Duration::from_millis(500);
+
+/// The most bytes that wait on a connection, in either direction: as much again is in memory for every client whose
+/// backend does not read. A longer header section of an answer is a malformed answer.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// The most header lines of an answer: what a service that sets a cookie per item may need, and the library's own limit
+/// is below that.
+const ANSWER_HEADERS: usize = 512;
+
+/// One connection to a backend, with nothing under way on it or one request.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) sender: SendRequest<Outgoing>,
+    pub(super) wire: Arc<Wire>,
+    pub(super) since_nanos: u64,
+    pub(super) keep: Duration,
+}
+
+impl Connection {
+    /// Closed by the other side, which had not said that it would, before it had been idle for long.
+    pub(super) fn closed_young(&self, now_nanos: u64) -> bool {
+        self.sender.is_closed() && self.idle_for(now_nanos) < FRESH
+    }
+
+    /// Since it was given back.
+    pub(super) fn idle_for(&self, now_nanos: u64) -> Duration {
+        Duration::from_nanos(now_nanos.saturating_sub(self.since_nanos))
+    }
+}
+
+impl Drop for Connection {
+    // The task that drives it would first send the rest of its request, to a backend that may never read it.
+    fn drop(&mut self) {
+        self.wire.close();
+    }
+}
+
+/// Opens a connection to a backend.
+///
+/// # Errors
+/// [`CallError`]: nothing was sent.
+pub(super) async fn connect(backend: &Backend, total: Option<&Deadline>) -> Result<Connection, CallError> {
+    let refused = |timed_out| CallError::before(RunFailure::Connect, timed_out);
+    let failed = |error: &io::Error| {
+        let failure = if is_local(error) {
+            RunFailure::Local
+        } else {
+            RunFailure::Connect
+        };
+        CallError::before(failure, false)
+    };
+    let connecting = TcpStream::connect((&*backend.host, backend.port));
+    let mut connecting = pin!(tokio::time::timeout(backend.connect_timeout, connecting));
+    let stream = poll_fn(|cx| {
+        if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+            return Poll::Ready(match connected {
+                Ok(Ok(stream)) => Ok(stream),
+                Ok(Err(error)) => Err(failed(&error)),
+                Err(_) => Err(refused(true)),
+            });
+        }
+        match total.map(|total| total.poll_due(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Err(refused(true))),
+            _ => Poll::Pending,
+        }
+    })
+    .await?;
+    // Neither option decides whether the request can be answered.
+    let _ = stream.set_nodelay(true);
+    let _ = keep_alive(&stream);
+    let wire = Wire::new(stream);
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(ANSWER_HEADERS)
+        .max_header_size(BUFFER_BYTES)
+        .max_buf_size(BUFFER_BYTES)
+        .handshake(TokioIo::new(WireIo(Arc::clone(&wire))))
+        .await
+        .map_err(|_| refused(false))?;
+    drop(spawn::task("upstream", async move {
+        // What ended it reaches whoever waits for an answer; an idle connection may end as it likes.
+        let _ = connection.await;
+    }));
+    Ok(Connection {
+        sender,
+        wire,
+        since_nanos: 0,
+        keep: backend.idle,
+    })
+}
+
+// Finds a peer that vanished without a word, on connections that carry long answers.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5));
+    SockRef::from(stream).set_tcp_keepalive(&probes)
+}

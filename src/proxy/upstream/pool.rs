@@ -1,0 +1,153 @@
+//! The idle connections of one worker, and the rules by which they are used again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::connect::{Connection, FRESH};
+use crate::live::backend::{Backend, InFlight};
+use crate::proxy::sweep::Sweep;
+use crate::telemetry::clock;
+
+/// For how long a request that may not be repeated gets a connection of its own from a backend that closed a young idle
+/// one without announcing it: whoever does so once does it again, and sometimes while a request is on its way.
+const DISTRUST: Duration = Duration::from_secs(300);
+
+/// Idle connections kept per backend address and worker.
+const KEPT: usize = 256;
+
+/// The idle connections of one worker.
+#[derive(Debug)]
+pub struct Pool {
+    idle: Mutex<HashMap<Arc<str>, Idle>>,
+    pub(super) sweep: Arc<Sweep>,
+}
+
+/// What is kept for one address.
+#[derive(Debug, Default)]
+struct Idle {
+    // The newest stand last.
+    connections: Vec<Connection>,
+    // Until then it is known to close young connections without a word.
+    distrusted_until_nanos: u64,
+}
+
+impl Idle {
+    fn distrust(&mut self, distrust: bool, now_nanos: u64) {
+        if distrust {
+            self.distrusted_until_nanos = now_nanos.saturating_add(DISTRUST.as_nanos() as u64);
+        }
+    }
+}
+
+/// A connection in use. Dropped without being given back, it is closed.
+#[derive(Debug)]
+pub struct Lease {
+    connection: Option<Connection>,
+    key: Arc<str>,
+    pool: Arc<Pool>,
+    _in_flight: InFlight,
+}
+
+impl Lease {
+    pub(super) fn new(connection: Connection, pool: &Arc<Pool>, backend: &Backend, in_flight: InFlight) -> Self {
+        Self {
+            connection: Some(connection),
+            key: Arc::clone(&backend.authority),
+            pool: Arc::clone(pool),
+            _in_flight: in_flight,
+        }
+    }
+
+    /// Gives the connection back for the next request.
+    pub fn give_back(mut self) {
+        if let Some(mut connection) = self.connection.take()
+            && !connection.sender.is_closed()
+            && !connection.keep.is_zero()
+        {
+            connection.since_nanos = clock::monotonic_nanos();
+            let mut idle = self.pool.lock();
+            if let Some(kept) = idle.get_mut(&self.key) {
+                if kept.connections.len() < KEPT {
+                    kept.connections.push(connection);
+                }
+            } else {
+                idle.insert(
+                    Arc::clone(&self.key),
+                    Idle {
+                        connections: vec![connection],
+                        distrusted_until_nanos: 0,
+                    },
+                );
+            }
+        }
+    }
+}
+
+impl Pool {
+    /// An empty pool whose timeouts are kept by `sweep`.
+    #[must_use]
+    pub fn new(sweep: Arc<Sweep>) -> Arc<Self> {
+        Arc::new(Self {
+            idle: Mutex::default(),
+            sweep,
+        })
+    }
+
+    /// Closes what has been idle for too long. To be called now and then.
+    pub fn prune(&self) {
+        let now = clock::monotonic_nanos();
+        self.lock().retain(|_, kept| {
+            let distrust = kept.connections.iter().any(|c| c.closed_young(now));
+            kept.distrust(distrust, now);
+            kept.connections
+                .retain(|c| !c.sender.is_closed() && c.idle_for(now) < c.keep);
+            !kept.connections.is_empty() || kept.distrusted_until_nanos > now
+        });
+    }
+
+    /// Notes that a backend closed a connection without announcing it.
+    pub(super) fn distrust(&self, backend: &Backend) {
+        let mut idle = self.lock();
+        idle.entry(Arc::clone(&backend.authority))
+            .or_default()
+            .distrust(true, clock::monotonic_nanos());
+    }
+
+    /// A connection that may be written to, if one is idle.
+    pub(super) fn take(&self, backend: &Backend, repeatable: bool) -> Option<Connection> {
+        let now = clock::monotonic_nanos();
+        let mut idle = self.lock();
+        let idle = idle.get_mut(&backend.authority)?;
+        let mut at = idle.connections.len();
+        while at > 0 {
+            at -= 1;
+            let candidate = &idle.connections[at];
+            let idle_for = candidate.idle_for(now);
+            // The newest stand last: once one is too old, all before it are.
+            if !repeatable && (idle_for >= FRESH || idle.distrusted_until_nanos > now) {
+                return None;
+            }
+            if candidate.sender.is_closed() || idle_for >= candidate.keep {
+                let young = candidate.closed_young(now);
+                idle.connections.remove(at);
+                idle.distrust(young, now);
+                continue;
+            }
+            // The connection's task may not have seen the end of the last answer yet.
+            if !candidate.sender.is_ready() {
+                continue;
+            }
+            let connection = idle.connections.remove(at);
+            if connection.wire.is_quiet() {
+                return Some(connection);
+            }
+            idle.distrust(idle_for < FRESH, now);
+        }
+        None
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
