@@ -4,9 +4,11 @@
 //! the control plane with the judge, the controller and the admin API. Nothing of it is global, so that a test or the
 //! demo may run several instances in one process.
 
+mod sockets;
+
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -18,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin;
-use crate::config::{Config, Workers};
+use crate::config::{Address, Config, Workers};
 use crate::control::source::{Before, Read, Source};
 use crate::control::{Actor, Control, Parts, publish};
 use crate::engine::ruleset::problem::Problem;
@@ -35,6 +37,8 @@ use crate::proxy::{client, connection};
 use crate::review;
 use crate::store;
 use crate::telemetry::{clock, exporter, spawn};
+
+use sockets::{SocketFiles, Sockets};
 
 /// Ready events that a worker handles before it looks for new ones: peers are woken once per batch, not per event.
 const EVENT_INTERVAL: u32 = 512;
@@ -59,7 +63,7 @@ pub struct Options {
 pub enum StartError {
     /// An address cannot be listened on.
     #[error("cannot listen on {0}: {1}; choose another address or stop what has it")]
-    Listen(SocketAddr, std::io::Error),
+    Listen(Address, std::io::Error),
     /// The configuration or the rules do not compile.
     #[error("the configuration has problems")]
     Problems(Vec<Problem>),
@@ -73,6 +77,7 @@ pub enum StartError {
 pub struct App {
     addresses: Vec<SocketAddr>,
     admin: SocketAddr,
+    files: SocketFiles,
     control: Control,
     drain: watch::Sender<bool>,
     drain_limit: Duration,
@@ -160,8 +165,13 @@ pub fn start(options: Options) -> Result<App, StartError> {
     }
 
     let workers = worker_count(config.workers);
-    let (sockets, addresses) = listeners(&config, workers)?;
-    let (admin_socket, admin_address) = admin_listener(&config)?;
+    let Sockets {
+        workers: sockets,
+        addresses,
+        admin: admin_socket,
+        admin_address,
+        files,
+    } = Sockets::open(&config, workers)?;
     let budget = config.capture.budget_bytes;
     let (live, ends) = Live::new(workers, budget, opened.hash_key);
     live.kills.change(|kills| kills.join(&opened.kills));
@@ -206,10 +216,17 @@ pub fn start(options: Options) -> Result<App, StartError> {
         address: admin_address,
     };
     background.spawn_task("admin", admin::serve(admin_socket, door, draining));
-    tracing::info!(listeners = ?addresses, admin = %admin_address, workers, "understudy serves");
+    let listeners: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let listeners = listeners.join(", ");
+    tracing::info!(listeners, admin = %admin_address, workers, "understudy serves");
+    let tcp = |address| match address {
+        Address::Tcp(address) => Some(address),
+        Address::Unix(_) => None,
+    };
     let app = App {
-        addresses,
+        addresses: addresses.into_iter().filter_map(tcp).collect(),
         admin: admin_address,
+        files,
         control,
         drain,
         drain_limit,
@@ -222,7 +239,7 @@ pub fn start(options: Options) -> Result<App, StartError> {
 }
 
 impl App {
-    /// Where clients connect; port 0 has become a port.
+    /// Where clients connect over the network; port 0 has become a port.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -258,6 +275,8 @@ impl App {
     /// stored, joins the threads.
     pub fn stop(mut self) {
         tracing::info!("draining");
+        // Whoever looks for the file finds it or does not; nobody may find one that nobody accepts from.
+        drop(std::mem::take(&mut self.files));
         self.drain.send_replace(true);
         // Whoever is still busy at the limit is left behind: the process ends, or the test does.
         join_within(std::mem::take(&mut self.workers), self.drain_limit);
@@ -312,32 +331,6 @@ fn worker_count(workers: Workers) -> usize {
     }
 }
 
-type Sockets = Vec<Vec<Listening>>;
-
-fn listeners(config: &Config, workers: usize) -> Result<(Sockets, Vec<SocketAddr>), StartError> {
-    let mut per_worker: Sockets = (0..workers).map(|_| Vec::new()).collect();
-    let mut addresses = Vec::new();
-    for address in &config.listeners {
-        let refused = |error| StartError::Listen(*address, error);
-        let sockets = listen::bind(*address, workers).map_err(refused)?;
-        for (at, socket) in sockets.into_iter().enumerate() {
-            if at == 0 {
-                addresses.push(socket.local_addr().map_err(refused)?);
-            }
-            per_worker[at].push(Listening::Tcp(socket));
-        }
-    }
-    Ok((per_worker, addresses))
-}
-
-fn admin_listener(config: &Config) -> Result<(TcpListener, SocketAddr), StartError> {
-    let refused = |error| StartError::Listen(config.admin.address, error);
-    let socket = TcpListener::bind(config.admin.address).map_err(refused)?;
-    socket.set_nonblocking(true).map_err(refused)?;
-    let address = socket.local_addr().map_err(refused)?;
-    Ok((socket, address))
-}
-
 fn behind(live: &Arc<Live>, ends: Ends) -> Result<(shadow::Sender, Vec<JoinHandle<()>>), StartError> {
     let (sender, receiver) = shadow::ring();
     let shared = Arc::clone(live);
@@ -358,7 +351,7 @@ struct Front<'a> {
 }
 
 impl Front<'_> {
-    fn start(self, sockets: Sockets) -> Result<Vec<JoinHandle<()>>, StartError> {
+    fn start(self, sockets: Vec<Vec<Listening>>) -> Result<Vec<JoinHandle<()>>, StartError> {
         let limits = &self.config.limits;
         let settings = Settings {
             connection: connection::Settings {

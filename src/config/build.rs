@@ -3,20 +3,21 @@
 //! Pure. In: the decoded file and the tokens, each with places. Out: a [`Config`], problems and warnings. Routes are
 //! checked in `routes`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::engine::decide;
 use crate::engine::ruleset::decode::{At, ByteSize};
 use crate::engine::ruleset::problem::{Place, Problems};
 
-use super::raw::scalar::Address;
-use super::{Admin, Backend, Backends, Capture, Config, Limits, Logs, Token, path_at, raw, routes};
+use super::raw::scalar::SocketAddress;
+use super::{Address, Admin, Backend, Backends, Capture, Config, Limits, Logs, Token, listeners, path_at, raw, routes};
 
 /// Checks what members mean together. `tokens` is missing if the tokens file was wrong, which has been said.
 pub(super) fn build(raw: raw::Config, tokens: Option<Vec<Token>>, problems: &mut Problems) -> Option<Config> {
     let admin_at = raw.admin.address.place.clone();
-    let listeners = listeners(&raw.listeners, &raw.admin.address, problems);
-    check_backends(&raw.backends, &listeners, problems);
+    let addresses = listeners::addresses(&raw.listeners, &raw.admin.address, problems);
+    check_backends(&raw.backends, &addresses, problems);
+    let listeners = listeners::build(raw.listeners.value, problems);
     let capture = capture(&raw.capture, problems);
     let limits = limits(&raw.limits, problems);
     let admin = admin(raw.admin, tokens, &admin_at, problems);
@@ -28,7 +29,7 @@ pub(super) fn build(raw: raw::Config, tokens: Option<Vec<Token>>, problems: &mut
     Some(Config {
         environment: raw.environment.0,
         workers: raw.workers,
-        listeners: listeners.into_iter().map(|listener| listener.value).collect(),
+        listeners,
         admin: admin?,
         flags_file: path_at(raw.flags.file),
         state_path: raw.state.path.0,
@@ -45,62 +46,8 @@ pub(super) fn build(raw: raw::Config, tokens: Option<Vec<Token>>, problems: &mut
     })
 }
 
-/// Whether two sockets would get in each other's way, or one the other's connections.
-fn collide(a: SocketAddr, b: SocketAddr) -> bool {
-    let same_family = a.is_ipv4() == b.is_ipv4();
-    let overlap = a.ip() == b.ip() || (same_family && (a.ip().is_unspecified() || b.ip().is_unspecified()));
-    a.port() != 0 && a.port() == b.port() && overlap
-}
-
-fn listeners(
-    written: &At<Vec<At<raw::Listener>>>,
-    admin: &At<Address>,
-    problems: &mut Problems,
-) -> Vec<At<SocketAddr>> {
-    if written.value.is_empty() {
-        let remedy = "add one, such as `- { address: 127.0.0.1:8080 }`";
-        problems.problem(
-            written.place.clone(),
-            "listeners",
-            "nobody can connect without a listener",
-            remedy,
-        );
-    }
-    let mut listeners: Vec<At<SocketAddr>> = Vec::new();
-    for (index, listener) in written.value.iter().enumerate() {
-        let At {
-            value: Address(address),
-            place,
-        } = &listener.value.address;
-        if let Some(first) = listeners.iter().find(|first| collide(first.value, *address)) {
-            let what = format!("{address} is taken by the listener in line {}", first.place.line);
-            problems.problem(
-                place.clone(),
-                format!("listeners[{index}].address"),
-                what,
-                "choose another port",
-            );
-        }
-        listeners.push(At {
-            value: *address,
-            place: place.clone(),
-        });
-    }
-    let Address(address) = admin.value;
-    if let Some(first) = listeners.iter().find(|first| collide(first.value, address)) {
-        let what = format!("{address} is taken by the listener in line {}", first.place.line);
-        problems.problem(
-            admin.place.clone(),
-            "admin.address",
-            what,
-            "choose another port: clients must not reach it",
-        );
-    }
-    listeners
-}
-
 fn admin(written: raw::Admin, tokens: Option<Vec<Token>>, at: &Place, problems: &mut Problems) -> Option<Admin> {
-    let Address(address) = written.address.value;
+    let SocketAddress(address) = written.address.value;
     let tokens = tokens?;
     if !address.ip().is_loopback() && tokens.is_empty() {
         let what = "an admin listener beyond loopback without tokens";
@@ -120,17 +67,20 @@ fn admin(written: raw::Admin, tokens: Option<Vec<Token>>, at: &Place, problems: 
     })
 }
 
-fn check_backends(backends: &raw::Backends, listeners: &[At<SocketAddr>], problems: &mut Problems) {
+fn check_backends(backends: &raw::Backends, listeners: &[At<Address>], problems: &mut Problems) {
     for (name, backend) in [("legacy", &backends.legacy), ("new", &backends.new)] {
         let At { value: url, place } = &backend.url;
         let ip = match url.host.as_str() {
             "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             host => host.parse().ok(),
         };
-        let same = |listener: &&At<SocketAddr>| {
-            let listens = listener.value.ip();
+        let same = |listener: &&At<Address>| {
+            let Address::Tcp(listener) = listener.value else {
+                return false;
+            };
+            let listens = listener.ip();
             let here = |ip: IpAddr| listens == ip || (listens.is_unspecified() && ip.is_loopback());
-            listener.value.port() == url.port && ip.is_some_and(here)
+            listener.port() == url.port && ip.is_some_and(here)
         };
         if let Some(listener) = listeners.iter().find(same) {
             let what = format!(

@@ -6,6 +6,7 @@
 //! left to `engine::ruleset`, reading the flag file to whoever watches it.
 
 mod build;
+mod listeners;
 mod raw;
 mod reference;
 mod routes;
@@ -27,7 +28,8 @@ use crate::engine::ruleset::route::RouteSpec;
 use crate::engine::ruleset::yaml::{Node, Value, parse, utf8};
 use crate::engine::vocab::Side;
 
-pub use raw::{SubjectLog, Url, Workers};
+pub use listeners::Listener;
+pub use raw::{Address, SubjectLog, Url, Workers};
 pub use reference::reference;
 pub use tokens::{Role, Token};
 
@@ -41,7 +43,7 @@ pub struct Config {
     /// How many threads serve.
     pub workers: Workers,
     /// Where clients connect; at least one.
-    pub listeners: Vec<SocketAddr>,
+    pub listeners: Vec<Listener>,
     /// The operators' door.
     pub admin: Admin,
     /// The flag file and where the configuration names it.

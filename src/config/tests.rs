@@ -62,7 +62,8 @@ fn least_configuration_gets_every_default() {
     let config = good(LEAST);
     assert_eq!(config.environment, "production");
     assert_eq!(config.workers, Workers::Auto);
-    assert_eq!(config.listeners, ["127.0.0.1:8080".parse().unwrap()]);
+    let address = Address::Tcp("127.0.0.1:8080".parse().unwrap());
+    assert_eq!(config.listeners, [Listener { address, mode: 0o660 }]);
     assert_eq!(config.admin.address, "127.0.0.1:9090".parse().unwrap());
     assert!(config.admin.tokens.is_empty());
     assert_eq!(config.flags_file, None);
@@ -194,8 +195,8 @@ routes: []
         &[
             "u.yaml:1:14: expected a name, found the text ``. write 1 to 200 printable characters",
             "u.yaml:2:10: expected `auto` or a number from 1 to 64, found `65`. write `auto` for one worker on each core",
-            "u.yaml:4:16: expected an address to listen on, found `localhost:8080`. write IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080",
-            "u.yaml:5:5: `address` is missing. add it: IP and port; port 0 takes a free one",
+            "u.yaml:4:16: expected an address to listen on, found `localhost:8080`. write IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080, or unix:/PATH for a socket file",
+            "u.yaml:5:5: `address` is missing. add it: IP and port, or `unix:` and the path of a socket file; port 0 takes a free one",
             "u.yaml:5:7: unknown key `adress`. did you mean `address`?",
             "u.yaml:6:19: expected an address to listen on, found `127.0.0.1`. write IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080",
             "u.yaml:7:18: expected a size in bytes, found `lots`. write a whole number with its unit, such as 64KiB, 4MiB or 3MB",
@@ -412,7 +413,7 @@ routes:
       - { name: x, metric: latency_p50, action: alert }
 ",
         &[
-            "u.yaml:3:16: 127.0.0.1:8080 is taken by the listener in line 2. choose another port",
+            "u.yaml:3:16: 127.0.0.1:8080 is taken by the listener in line 2. choose another port or path",
             "u.yaml:5:19: 127.0.0.1:9090 is taken by the listener in line 4. choose another port: clients must not reach it",
             "u.yaml:6:18: one body may take more than `capture.budget` for all of them. lower it, or raise the budget",
             "u.yaml:7:25: `limits.target_bytes` must be above zero and at most `limits.header_bytes`. the target is part of the header section: adjust one of them",
@@ -421,6 +422,41 @@ routes:
             "u.yaml:12:45: `tenant` without a `tenant` list decides for nobody. add `tenant:` with a source, or choose legacy or follow",
             "u.yaml:13:13: `a` is the name of the route in line 12. a kill names one route: choose another name",
             "u.yaml:18:17: `x` is the name of the budget in line 17. choose another name",
+        ],
+    );
+}
+
+#[test]
+fn socket_files_are_listeners_with_permissions() {
+    let text = LEAST.replace(
+        "[{ address: 127.0.0.1:8080 }]",
+        "[{ address: unix:/run/a.sock }, { address: 'unix:b.sock', mode: 0600 }]",
+    );
+    let listeners = good(&text).listeners;
+    let unix = |path: &str, mode| Listener {
+        address: Address::Unix(path.into()),
+        mode,
+    };
+    assert_eq!(listeners, [unix("/run/a.sock", 0o660), unix("b.sock", 0o600)]);
+    let long = "x".repeat(108);
+    refused(
+        &LEAST.replace(
+            "[{ address: 127.0.0.1:8080 }]",
+            &format!(
+                "\n  - {{ address: 127.0.0.1:8080, mode: 660 }}\n  - {{ address: 'unix:' }}\n  - {{ address: unix:{long} }}\n  \
+                 - {{ address: unix:/a, mode: 9 }}"
+            ),
+        ),
+        &[
+            "u.yaml:3:16: expected an address to listen on, found the text `unix:`. write IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080, or unix:/PATH for a socket file",
+            "u.yaml:4:16: the path of a socket file has 108 bytes. the operating system takes at most 107: choose a shorter one",
+            "u.yaml:5:31: expected permissions in octal digits, found `9`. write three digits, such as 660 for the owner and the group",
+        ],
+    );
+    refused(
+        &LEAST.replace("127.0.0.1:8080 }", "127.0.0.1:8080, mode: 660 }"),
+        &[
+            "u.yaml:1:46: permissions of a network address. remove them: they belong to a socket file, `address: unix:/PATH`",
         ],
     );
 }

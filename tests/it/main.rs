@@ -24,5 +24,6 @@ mod proxy;
 mod reload;
 mod scenario;
 mod shadow;
+mod sockets;
 mod state;
 mod support;

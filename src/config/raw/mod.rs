@@ -4,16 +4,18 @@
 
 mod budget;
 mod identity;
+mod listener;
 mod route;
 pub(super) mod scalar;
 
 use crate::engine::ruleset::decode::{At, ByteSize, record, words};
 
 pub use budget::Budget;
+pub use listener::{Address, Listener};
 pub use route::{Route, ShadowText, WhenKilled, WithoutIdentity};
 pub use scalar::{Url, Workers};
 
-use scalar::{Address, Count, FilePath, HeaderBytes, Name, Percent, Timeout};
+use scalar::{Count, FilePath, HeaderBytes, Name, Percent, SocketAddress, Timeout};
 
 record! {
     /// The file that `--config` names. Everything but `listeners`, `backends` and `routes` has a default.
@@ -49,19 +51,10 @@ record! {
 }
 
 record! {
-    /// One address that clients connect to.
-    pub struct Listener {
-        /// IP and port; port 0 takes a free one.
-        address: At<Address>,
-    }
-    later: "tls";
-}
-
-record! {
     /// Health, metrics and the API. A listener of its own, never the clients'.
     pub struct Admin {
         /// IP and port. Beyond loopback a `tokens_file` is required.
-        address: At<Address> = "127.0.0.1:9090",
+        address: At<SocketAddress> = "127.0.0.1:9090",
         /// File with the tokens of those who may read and change. Relative paths count from the working directory.
         tokens_file: Option<At<FilePath>>,
         /// Whether `/metrics` needs a token, too.

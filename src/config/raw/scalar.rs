@@ -39,11 +39,11 @@ impl Scalar for Workers {
     }
 }
 
-/// An address to listen on.
+/// An address of the network to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address(pub SocketAddr);
+pub struct SocketAddress(pub SocketAddr);
 
-impl Scalar for Address {
+impl Scalar for SocketAddress {
     const NAME: &'static str = "address";
     const KIND: &'static str = "an address to listen on";
     const REMEDY: &'static str = "write IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080";

@@ -65,6 +65,8 @@ located!(Backend, Blackhole, Listener, Nobody);
 pub struct Plan {
     pub legacy: String,
     pub new: String,
+    /// The list of listeners; the first is the one that clients of the tests connect to.
+    pub listeners: String,
     /// YAML under `routes:`; each line already indented as a list item.
     pub routes: String,
     /// YAML at the top level, beside what every instance has.
@@ -86,6 +88,7 @@ impl Plan {
         Self {
             legacy: format!("http://{}", legacy.address()),
             new: format!("http://{}", new.address()),
+            listeners: "[ { address: \"127.0.0.1:0\" } ]".to_owned(),
             routes: String::new(),
             more: String::new(),
             tokens: vec![["tester", "admin", TOKEN]],
@@ -108,6 +111,11 @@ impl Plan {
 
     pub fn routes(mut self, routes: &str) -> Self {
         self.routes = routes.to_owned();
+        self
+    }
+
+    pub fn listeners(mut self, listeners: &str) -> Self {
+        self.listeners = listeners.to_owned();
         self
     }
 
@@ -171,12 +179,13 @@ impl Plan {
         };
         format!(
             "workers: 2\n\
-             listeners: [ {{ address: \"127.0.0.1:0\" }} ]\n\
+             listeners: {}\n\
              admin: {{ address: \"127.0.0.1:0\"{}{} }}\n\
              {}\
              state: {{ path: {} }}\n\
              backends:\n  legacy: {{ url: \"{}\"{} }}\n  new: {{ url: \"{}\"{} }}\n\
              {}\nroutes:\n{}\n",
+            self.listeners,
             member(&tokens_file),
             member(&self.admin_more),
             self.features.as_ref().map_or(String::new(), |_| format!(

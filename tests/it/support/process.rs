@@ -114,12 +114,8 @@ impl Instance {
         let serves = instance
             .wait_for_log("the instance to serve", |line| line["message"] == "understudy serves")
             .await;
-        let listeners = serves["listeners"]
-            .as_str()
-            .unwrap()
-            .trim_matches(['[', ']'])
-            .to_owned();
-        instance.address = listeners.parse().unwrap();
+        let first = serves["listeners"].as_str().unwrap().split(", ").next().unwrap();
+        instance.address = first.parse().unwrap();
         instance.door.admin = serves["admin"].as_str().unwrap().parse().unwrap();
         instance
     }

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::PATIENCE;
 
 /// One end of a connection: a client's, or a backend's.
-pub struct Socket {
-    stream: TcpStream,
+pub struct Socket<S = TcpStream> {
+    stream: S,
     arrived: Vec<u8>,
 }
 
@@ -53,22 +53,44 @@ impl Message {
 
 impl Socket {
     pub async fn connect(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).await.unwrap())
+        Self::tcp(TcpStream::connect(address).await.unwrap())
     }
 
-    fn over(stream: TcpStream) -> Self {
+    fn tcp(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
-        Self {
-            stream,
-            arrived: Vec::new(),
-        }
+        Self::over(stream)
     }
 
     /// Makes the kernel take no more than about this many bytes that the test has not read.
     pub async fn connect_with_small_window(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4_096).unwrap();
-        Self::over(socket.connect(address).await.unwrap())
+        Self::tcp(socket.connect(address).await.unwrap())
+    }
+
+    /// Breaks the connection so that the other side sees a reset.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    }
+
+    /// Waits until there is something to read, and leaves it unread.
+    pub async fn is_spoken_to(&mut self) {
+        assert_eq!(
+            within("something to read", self.stream.peek(&mut [0])).await.unwrap(),
+            1
+        );
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// Whatever kind of stream it is.
+    pub fn over(stream: S) -> Self {
+        Self {
+            stream,
+            arrived: Vec::new(),
+        }
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -86,13 +108,6 @@ impl Socket {
         self.stream.shutdown().await.unwrap();
     }
 
-    /// Breaks the connection so that the other side sees a reset.
-    pub fn reset(self) {
-        socket2::SockRef::from(&self.stream)
-            .set_linger(Some(Duration::ZERO))
-            .unwrap();
-    }
-
     // False at the end of the stream, however it ended.
     async fn read_more(&mut self) -> bool {
         self.arrived.reserve(64 * 1_024);
@@ -100,14 +115,6 @@ impl Socket {
             .await
             .unwrap_or(0)
             > 0
-    }
-
-    /// Waits until there is something to read, and leaves it unread.
-    pub async fn is_spoken_to(&mut self) {
-        assert_eq!(
-            within("something to read", self.stream.peek(&mut [0])).await.unwrap(),
-            1
-        );
     }
 
     /// The next `n` bytes.
@@ -248,13 +255,13 @@ impl Listener {
     /// The next connection.
     pub async fn accept(&self) -> Socket {
         let (stream, _) = within("a connection", self.listener.accept()).await.unwrap();
-        Socket::over(stream)
+        Socket::tcp(stream)
     }
 
     /// The connection that waits to be accepted, if one does.
     pub async fn accept_now(&self) -> Option<Socket> {
         let accepted = tokio::time::timeout(Duration::from_millis(1), self.listener.accept()).await;
-        accepted.ok().map(|accepted| Socket::over(accepted.unwrap().0))
+        accepted.ok().map(|accepted| Socket::tcp(accepted.unwrap().0))
     }
 }
 

@@ -1,0 +1,100 @@
+//! Where clients connect: what the members of a listener mean together.
+//!
+//! Pure. In: the decoded list with places. Out: one [`Listener`] each, problems and warnings.
+
+use crate::engine::ruleset::decode::At;
+use crate::engine::ruleset::problem::Problems;
+
+use super::raw::scalar::SocketAddress;
+use super::raw::{self, Address};
+
+/// Who may connect to a socket file when nothing is said: its owner and its group.
+const MODE: u32 = 0o660;
+
+/// One address that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where.
+    pub address: Address,
+    /// The permissions of the socket file, if it is one.
+    pub mode: u32,
+}
+
+/// Whether two sockets would get in each other's way, or one the other's connections.
+fn collide(a: &Address, b: &Address) -> bool {
+    match (a, b) {
+        (Address::Tcp(a), Address::Tcp(b)) => {
+            let same_family = a.is_ipv4() == b.is_ipv4();
+            let overlap = a.ip() == b.ip() || (same_family && (a.ip().is_unspecified() || b.ip().is_unspecified()));
+            a.port() != 0 && a.port() == b.port() && overlap
+        }
+        (Address::Unix(a), Address::Unix(b)) => a == b,
+        _ => false,
+    }
+}
+
+/// The addresses, with their places, of listeners that may all be opened.
+pub(super) fn addresses(
+    written: &At<Vec<At<raw::Listener>>>,
+    admin: &At<SocketAddress>,
+    problems: &mut Problems,
+) -> Vec<At<Address>> {
+    if written.value.is_empty() {
+        let remedy = "add one, such as `- { address: 127.0.0.1:8080 }`";
+        problems.problem(
+            written.place.clone(),
+            "listeners",
+            "nobody can connect without a listener",
+            remedy,
+        );
+    }
+    let mut taken: Vec<At<Address>> = Vec::new();
+    for (index, listener) in written.value.iter().enumerate() {
+        let address = &listener.value.address;
+        if let Some(first) = taken.iter().find(|first| collide(first, address)) {
+            let what = format!("{} is taken by the listener in line {}", **address, first.place.line);
+            problems.problem(
+                address.place.clone(),
+                format!("listeners[{index}].address"),
+                what,
+                "choose another port or path",
+            );
+        }
+        taken.push(address.clone());
+    }
+    let SocketAddress(address) = admin.value;
+    if let Some(first) = taken.iter().find(|first| collide(first, &Address::Tcp(address))) {
+        let what = format!("{address} is taken by the listener in line {}", first.place.line);
+        problems.problem(
+            admin.place.clone(),
+            "admin.address",
+            what,
+            "choose another port: clients must not reach it",
+        );
+    }
+    taken
+}
+
+/// What each listener is.
+pub(super) fn build(written: Vec<At<raw::Listener>>, problems: &mut Problems) -> Vec<Listener> {
+    let mut listeners = Vec::new();
+    for (index, At { value: written, .. }) in written.into_iter().enumerate() {
+        if let Some(mode) = written
+            .mode
+            .as_ref()
+            .filter(|_| matches!(*written.address, Address::Tcp(_)))
+        {
+            problems.problem(
+                mode.place.clone(),
+                format!("listeners[{index}].mode"),
+                "permissions of a network address",
+                "remove them: they belong to a socket file, `address: unix:/PATH`",
+            );
+        }
+        listeners.push(Listener {
+            address: written.address.value,
+            mode: written.mode.map_or(MODE, |mode| mode.value.0),
+        });
+    }
+    listeners
+}

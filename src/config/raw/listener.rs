@@ -1,0 +1,83 @@
+//! A listener as written: where clients connect, and how.
+//!
+//! Pure. What members mean together is checked by `listeners`.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::engine::ruleset::decode::{At, Misfit, Scalar, record};
+
+record! {
+    /// One address that clients connect to.
+    pub struct Listener {
+        /// IP and port, or `unix:` and the path of a socket file; port 0 takes a free one. Relative paths count from the
+        /// working directory.
+        address: At<Address>,
+        /// Who may connect to a socket file: its permissions in octal digits.
+        mode: Option<At<Mode>>,
+    }
+    later: "tls";
+}
+
+/// The longest path that the operating system takes for a socket file, in bytes.
+const PATH_BYTES: usize = 107;
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// At an address of the network.
+    Tcp(SocketAddr),
+    /// At a socket file, for clients of the same machine.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Scalar for Address {
+    const NAME: &'static str = "address";
+    const KIND: &'static str = "an address to listen on";
+    const REMEDY: &'static str =
+        "write IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::]:8080, or unix:/PATH for a socket file";
+
+    fn read(text: &str) -> Result<Self, Misfit> {
+        let Some(path) = text.strip_prefix("unix:") else {
+            return text.parse().map(Self::Tcp).map_err(|_| Misfit::Kind);
+        };
+        if path.is_empty() || path.contains('\0') {
+            return Err(Misfit::Kind);
+        }
+        if path.len() > PATH_BYTES {
+            return Err(Misfit::range(
+                format!("the path of a socket file has {} bytes", path.len()),
+                format!("the operating system takes at most {PATH_BYTES}: choose a shorter one"),
+            ));
+        }
+        Ok(Self::Unix(PathBuf::from(path)))
+    }
+}
+
+/// The permissions of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode(pub u32);
+
+impl Scalar for Mode {
+    const NAME: &'static str = "octal digits";
+    const KIND: &'static str = "permissions in octal digits";
+    const REMEDY: &'static str = "write three digits, such as 660 for the owner and the group";
+
+    fn read(text: &str) -> Result<Self, Misfit> {
+        let digits = text.strip_prefix("0o").or(text.strip_prefix('0')).unwrap_or(text);
+        if digits.len() != 3 {
+            return Err(Misfit::Kind);
+        }
+        u32::from_str_radix(digits, 8).map(Self).map_err(|_| Misfit::Kind)
+    }
+}
