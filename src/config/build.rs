@@ -111,6 +111,7 @@ fn backend(written: raw::Backend) -> Backend {
         url: written.url.value,
         connect_timeout: written.connect_timeout.0,
         timeout: written.timeout.0,
+        body_idle: written.body_idle.map(|pause| pause.0),
         idle: written.idle.0,
         copies: match written.copies {
             raw::Copies::SafeMethods => decide::Copies::SafeMethods,

@@ -159,6 +159,8 @@ pub struct Backend {
     pub connect_timeout: Duration,
     /// From the request's last byte to the end of the answer's header section.
     pub timeout: Duration,
+    /// Between two pieces of an answer's body; none is no limit.
+    pub body_idle: Option<Duration>,
     /// How long an unused connection is kept.
     pub idle: Duration,
     /// Which copies it may be sent.

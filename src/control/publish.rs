@@ -52,6 +52,7 @@ pub fn publish(live: &Live, config: &Config, rules: Ruleset) {
                 authority,
                 connect_timeout: spec.connect_timeout,
                 timeout: spec.timeout,
+                body_idle: spec.body_idle,
                 idle: spec.idle,
                 in_flight_limit: limit,
                 in_flight: in_flight.unwrap_or_default(),

@@ -21,6 +21,8 @@ pub struct Backend {
     pub connect_timeout: Duration,
     /// Longest wait for the answer's headers after the last byte of the request.
     pub timeout: Duration,
+    /// Longest pause within an answer's body; `None` for no limit.
+    pub body_idle: Option<Duration>,
     /// Longest time that a connection is kept idle.
     pub idle: Duration,
     /// Most requests under way at once, copies not counted.

@@ -41,6 +41,17 @@ impl Drop for Finish {
     }
 }
 
+/// Why a backend's answer ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Cut {
+    /// The backend broke off, or framed it wrongly.
+    #[error("the answer broke off")]
+    Broken(#[source] hyper::Error),
+    /// The backend paused for longer than `body_idle`.
+    #[error("the answer stopped arriving")]
+    Paused,
+}
+
 /// A backend's answer under way.
 #[derive(Debug)]
 pub struct Relay {
@@ -207,14 +218,24 @@ impl Drop for Relay {
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Cut;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let relay = match self.get_mut() {
             Answer::Made(body, _) => return Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes)))),
             Answer::Relayed(relay) => relay,
         };
-        let polled = std::task::ready!(Pin::new(&mut relay.incoming).poll_frame(cx));
+        let Poll::Ready(polled) = Pin::new(&mut relay.incoming).poll_frame(cx) else {
+            let paused = relay.lease.as_mut().map(|lease| lease.poll_paused(cx));
+            if paused != Some(Poll::Ready(())) {
+                return Poll::Pending;
+            }
+            relay.end(End::Cut);
+            return Poll::Ready(Some(Err(Cut::Paused)));
+        };
+        if let Some(lease) = &mut relay.lease {
+            lease.resumed();
+        }
         match &polled {
             Some(Ok(frame)) => {
                 if let (Some(data), Some(watch)) = (frame.data_ref(), &mut relay.watch)
@@ -230,7 +251,7 @@ impl Body for Answer {
             Some(Err(_)) => relay.end(End::Cut),
             None => relay.end(End::Complete),
         }
-        Poll::Ready(polled)
+        Poll::Ready(polled.map(|frame| frame.map_err(Cut::Broken)))
     }
 
     fn is_end_stream(&self) -> bool {

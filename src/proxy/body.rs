@@ -95,6 +95,15 @@ impl Source {
         }
     }
 
+    /// Whether its last byte has been taken from the client.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        match self {
+            Source::Whole(..) => true,
+            Source::Stream(upload) => upload.lock().incoming.is_none(),
+        }
+    }
+
     /// Whether the body is still arriving and it is the client's turn.
     #[must_use]
     pub fn waits_for_client(&self) -> bool {

@@ -7,6 +7,7 @@
 )]
 
 mod admin;
+mod answers;
 mod body;
 mod compare;
 mod drain;

@@ -159,6 +159,9 @@ record! {
         connect_timeout: Timeout = "1s",
         /// The longest wait for an answer's headers after the request's last byte.
         timeout: Timeout = "10s",
+        /// The longest pause within an answer's body; then the answer is cut. `null` is no limit: an event stream that says
+        /// nothing for hours needs it.
+        body_idle: Option<Timeout> = "10m",
         /// How long an unused connection is kept: less than the service keeps it.
         idle: Timeout = "1500ms",
         /// The protocol spoken with it.

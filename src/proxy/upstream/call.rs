@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{HeaderValue, TRANSFER_ENCODING};
-use http::{Request, Response};
+use http::header::{HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::{Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
-use super::answers::{is_framed_clearly, keep_for};
+use super::answers::{is_clear, keep_for};
 use super::connect::{Connection, connect};
 use super::failure::{CallError, classify};
 use super::pool::{Lease, Pool};
@@ -45,7 +45,9 @@ pub struct Reply {
 impl Pool {
     /// Sends a request and waits for the answer's headers.
     ///
-    /// `repeatable`: whether sending the request twice is harmless.
+    /// `repeatable`: whether sending the request twice is harmless. A head with `Upgrade` asks for another protocol: its
+    /// connection is new, and after a 101 it is whoever's takes it over with [`hyper::upgrade::on`]; the lease then
+    /// only counts.
     ///
     /// # Errors
     /// [`CallError`]; while `never_reached` holds, the same request may be sent again, here or elsewhere.
@@ -61,12 +63,17 @@ impl Pool {
             return Err(CallError::before(RunFailure::Overload, false));
         };
         let total = patience.total.map(|total| self.sweep.deadline(total));
-        let mut pooled = self.take(backend, repeatable);
+        let upgradable = head.headers.contains_key(UPGRADE);
+        let mut pooled = if upgradable {
+            None
+        } else {
+            self.take(backend, repeatable)
+        };
         loop {
             let reused = pooled.is_some();
             let mut connection = match pooled {
                 Some(connection) => connection,
-                None => connect(backend, total.as_ref()).await?,
+                None => connect(backend, total.as_ref(), upgradable).await?,
             };
             let written_before = connection.wire.written();
             let again = (reused && repeatable).then(|| head.clone());
@@ -81,7 +88,7 @@ impl Pool {
                 .answer(&mut connection, request, source, patience.answer, total.as_ref())
                 .await;
             match sent {
-                Ok(response) if !is_framed_clearly(&response) => {
+                Ok(response) if !is_clear(&response, upgradable) => {
                     return Err(CallError {
                         failure: RunFailure::Malformed,
                         never_reached: false,
@@ -90,7 +97,13 @@ impl Pool {
                 }
                 Ok(response) => {
                     let latency = connection.wire.answered_after();
-                    connection.keep = keep_for(backend.idle, response.headers());
+                    connection.keep = if upgradable || !source.is_taken() {
+                        // What is left of the request would still have to be sent, to somebody who has answered it.
+                        Duration::ZERO
+                    } else {
+                        keep_for(backend.idle, response.headers())
+                    };
+                    connection.tunnelled = response.status() == StatusCode::SWITCHING_PROTOCOLS;
                     let lease = Lease::new(connection, self, backend, in_flight);
                     return Ok(Reply {
                         response,

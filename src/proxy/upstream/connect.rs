@@ -38,6 +38,8 @@ pub(super) struct Connection {
     pub(super) wire: Arc<Wire>,
     pub(super) since_nanos: u64,
     pub(super) keep: Duration,
+    /// Whether it has become somebody else's, who ends it.
+    pub(super) tunnelled: bool,
 }
 
 impl Connection {
@@ -55,15 +57,21 @@ impl Connection {
 impl Drop for Connection {
     // The task that drives it would first send the rest of its request, to a backend that may never read it.
     fn drop(&mut self) {
-        self.wire.close();
+        if !self.tunnelled {
+            self.wire.close();
+        }
     }
 }
 
-/// Opens a connection to a backend.
+/// Opens a connection to a backend; an `upgradable` one may be taken over after a 101.
 ///
 /// # Errors
 /// [`CallError`]: nothing was sent.
-pub(super) async fn connect(backend: &Backend, total: Option<&Deadline>) -> Result<Connection, CallError> {
+pub(super) async fn connect(
+    backend: &Backend,
+    total: Option<&Deadline>,
+    upgradable: bool,
+) -> Result<Connection, CallError> {
     let refused = |timed_out| CallError::before(RunFailure::Connect, timed_out);
     let failed = |error: &io::Error| {
         let failure = if is_local(error) {
@@ -97,18 +105,28 @@ pub(super) async fn connect(backend: &Backend, total: Option<&Deadline>) -> Resu
         .max_headers(ANSWER_HEADERS)
         .max_header_size(BUFFER_BYTES)
         .max_buf_size(BUFFER_BYTES)
+        // Old services write both, and mean one thing (RFC 9112 sections 5.1 and 5.2): what goes on is written anew.
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true)
         .handshake(TokioIo::new(WireIo(Arc::clone(&wire))))
         .await
         .map_err(|_| refused(false))?;
-    drop(spawn::task("upstream", async move {
-        // What ended it reaches whoever waits for an answer; an idle connection may end as it likes.
-        let _ = connection.await;
-    }));
+    // What ended it reaches whoever waits for an answer; an idle connection may end as it likes.
+    if upgradable {
+        drop(spawn::task("upstream", async move {
+            let _ = connection.with_upgrades().await;
+        }));
+    } else {
+        drop(spawn::task("upstream", async move {
+            let _ = connection.await;
+        }));
+    }
     Ok(Connection {
         sender,
         wire,
         since_nanos: 0,
         keep: backend.idle,
+        tunnelled: false,
     })
 }
 

@@ -9,6 +9,8 @@ mod call;
 mod connect;
 mod failure;
 mod pool;
+#[cfg(test)]
+mod tests;
 
 pub use call::{Patience, Reply};
 pub use failure::CallError;

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::connect::{Connection, FRESH};
 use crate::live::backend::{Backend, InFlight};
-use crate::proxy::sweep::Sweep;
+use crate::proxy::sweep::{Deadline, Sweep};
 use crate::telemetry::clock;
 
 /// For how long a request that may not be repeated gets a connection of its own from a backend that closed a young idle
@@ -46,6 +47,9 @@ pub struct Lease {
     connection: Option<Connection>,
     key: Arc<str>,
     pool: Arc<Pool>,
+    // Longest pause within the answer's body; set while the backend is waited for.
+    body_idle: Option<Duration>,
+    pause: Option<Deadline>,
     _in_flight: InFlight,
 }
 
@@ -55,8 +59,24 @@ impl Lease {
             connection: Some(connection),
             key: Arc::clone(&backend.authority),
             pool: Arc::clone(pool),
+            body_idle: backend.body_idle,
+            pause: None,
             _in_flight: in_flight,
         }
+    }
+
+    /// Whether the backend has paused for too long within its answer's body; to be asked while nothing of it arrives.
+    pub fn poll_paused(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(limit) = self.body_idle else {
+            return Poll::Pending;
+        };
+        let pause = self.pause.get_or_insert_with(|| self.pool.sweep.deadline(limit));
+        pause.poll_due(cx)
+    }
+
+    /// Something of the answer's body has arrived.
+    pub fn resumed(&mut self) {
+        self.pause = None;
     }
 
     /// Gives the connection back for the next request.
