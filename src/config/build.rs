@@ -39,6 +39,9 @@ pub(super) fn build(raw: raw::Config, tokens: Option<Vec<Token>>, problems: &mut
             subject: raw.logs.subject,
             decisions: raw.logs.decisions.0,
         },
+        trusted_proxies: raw
+            .trusted_proxies
+            .map(|all| all.into_iter().map(|network| network.0).collect()),
         via: raw.via,
         served_by: raw.served_by,
         backends,

@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::engine::decide::Copies;
 use crate::engine::flags::bucket::Threshold;
 use crate::engine::ruleset::decode::{At, Decode, Decoder};
@@ -56,6 +58,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged.
     pub logs: Logs,
+    /// Who in front of us may say where a request came from; `None`: everybody.
+    pub trusted_proxies: Option<Vec<IpNet>>,
     /// Whether a `via` header is added.
     pub via: bool,
     /// Whether `x-understudy-served-by` is added.

@@ -217,7 +217,6 @@ routes: []
 #[test]
 fn keys_of_later_versions_are_named_as_such() {
     let text = "\
-trusted_proxies: []
 fleet: { redis: redis://127.0.0.1:6379/0 }
 ofrep: { address: 127.0.0.1:9091 }
 listeners: [{ address: 127.0.0.1:8080, tls: { cert: a, key: b } }]
@@ -252,31 +251,30 @@ routes:
         [
             (1, 1),
             (2, 1),
-            (3, 1),
-            (4, 40),
-            (5, 11),
-            (7, 41),
-            (8, 44),
-            (8, 47),
-            (9, 3),
-            (13, 16),
-            (13, 18),
-            (13, 80),
-            (14, 12),
+            (3, 40),
+            (4, 11),
+            (6, 41),
+            (7, 44),
+            (7, 47),
+            (8, 3),
+            (12, 16),
+            (12, 18),
+            (12, 80),
+            (13, 12),
+            (14, 5),
             (15, 5),
             (16, 5),
-            (17, 5),
-            (18, 16),
-            (19, 5),
-            (21, 28),
-            (22, 48),
-            (23, 28),
-            (23, 40),
+            (17, 16),
+            (18, 5),
+            (20, 28),
+            (21, 48),
+            (22, 28),
+            (22, 40),
         ]
     );
     assert_eq!(
         list[0].to_string(),
-        "u.yaml:1:1: `trusted_proxies` is not in this version. remove it"
+        "u.yaml:1:1: `fleet` is not in this version. remove it"
     );
 }
 
@@ -734,5 +732,23 @@ proptest! {
         let _ = load_text(&text, &[]);
         let _ = load_text(&format!("{LEAST}{text}"), &[]);
         let _ = load_text(&with_route(&text), &[]);
+    }
+}
+
+#[test]
+fn trusted_proxies_are_networks_or_single_addresses() {
+    let with = |text: &str| load_text(&format!("trusted_proxies: {text}\n{LEAST}"), &[]);
+    let trusted = |text: &str| {
+        let networks = with(text).unwrap().config.trusted_proxies.unwrap();
+        networks.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(load_text(LEAST, &[]).unwrap().config.trusted_proxies, None);
+    assert!(trusted("[]").is_empty());
+    assert_eq!(
+        trusted("[10.1.2.3/8, \"2001:db8::1\", 192.0.2.7]"),
+        ["10.0.0.0/8", "2001:db8::1/128", "192.0.2.7/32"]
+    );
+    for wrong in ["[10.0.0.0/33]", "[shop.example]", "[10.0.0]", "[\"\"]"] {
+        assert!(with(wrong).is_err(), "{wrong}");
     }
 }

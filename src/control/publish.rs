@@ -77,6 +77,7 @@ pub fn publish(live: &Live, config: &Config, rules: Ruleset) {
             body_idle: config.limits.body_idle,
             capture: usize::try_from(config.capture.body_bytes).unwrap_or(usize::MAX),
         },
+        trusted_proxies: config.trusted_proxies.clone().map(Vec::into_boxed_slice),
         via: config.via,
         served_by: config.served_by,
         log_threshold: config.logs.decisions.buckets(),

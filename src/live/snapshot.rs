@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::backend::Backend;
 use super::kills::KillWord;
 use super::tally::{FlagTally, RouteTally};
@@ -68,6 +70,8 @@ pub struct Snapshot {
     pub shadows: [Arc<Backend>; 2],
     /// What clients may send.
     pub limits: RequestLimits,
+    /// The networks that may say where a request came from; `None`: everybody may.
+    pub trusted_proxies: Option<Box<[IpNet]>>,
     /// Whether messages say that they came through here.
     pub via: bool,
     /// Whether answers say which side gave them.

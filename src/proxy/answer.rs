@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::client::Turn;
+use super::forward;
 use super::pair::Pair;
 use super::upstream::Lease;
 use crate::engine::guard::{Failure, Run};
@@ -58,6 +59,8 @@ pub struct Relay {
     incoming: Incoming,
     lease: Option<Lease>,
     watch: Option<Watch>,
+    // Whether it goes without a body under a length that stays.
+    keeps_length: bool,
     _finish: Finish,
 }
 
@@ -190,12 +193,18 @@ impl Relay {
             incoming,
             lease: Some(lease),
             watch,
+            keeps_length: false,
             _finish: finish,
         };
         if relay.incoming.is_end_stream() {
             relay.end(End::Complete);
         }
         relay
+    }
+
+    /// Lets a `content-length` stand that is not the length of what follows, which is nothing.
+    pub const fn keep_length(&mut self) {
+        self.keeps_length = true;
     }
 
     fn end(&mut self, end: End) {
@@ -225,7 +234,7 @@ impl Body for Answer {
             Answer::Made(body, _) => return Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes)))),
             Answer::Relayed(relay) => relay,
         };
-        let Poll::Ready(polled) = Pin::new(&mut relay.incoming).poll_frame(cx) else {
+        let Poll::Ready(mut polled) = Pin::new(&mut relay.incoming).poll_frame(cx) else {
             let paused = relay.lease.as_mut().map(|lease| lease.poll_paused(cx));
             if paused != Some(Poll::Ready(())) {
                 return Poll::Pending;
@@ -236,8 +245,11 @@ impl Body for Answer {
         if let Some(lease) = &mut relay.lease {
             lease.resumed();
         }
-        match &polled {
+        match &mut polled {
             Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    forward::prepare_trailers(trailers);
+                }
                 if let (Some(data), Some(watch)) = (frame.data_ref(), &mut relay.watch)
                     && let Some(keep) = &mut watch.keep
                 {
@@ -257,13 +269,14 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Answer::Made(body, _) => body.is_none(),
-            Answer::Relayed(relay) => relay.incoming.is_end_stream(),
+            Answer::Relayed(relay) => relay.incoming.is_end_stream() && !relay.keeps_length,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Answer::Made(body, _) => SizeHint::with_exact(body.as_ref().map_or(0, |b| b.len() as u64)),
+            Answer::Relayed(relay) if relay.keeps_length => SizeHint::default(),
             Answer::Relayed(relay) => relay.incoming.size_hint(),
         }
     }

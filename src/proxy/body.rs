@@ -10,9 +10,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::forward;
 use super::sweep::Deadline;
 use super::wire::Wire;
 use crate::live::budget::Hold;
@@ -141,6 +143,9 @@ struct State {
     attempt: Option<(Arc<Wire>, u64)>,
     // The attempt that the frames belong to: the connection of an earlier one may still ask for some.
     attempts: u64,
+    // The trailers, once they have come, and whether this attempt is still to get them.
+    trailers: Option<HeaderMap>,
+    owes_trailers: bool,
 }
 
 impl std::fmt::Debug for State {
@@ -209,6 +214,8 @@ impl Upload {
             keep,
             attempt: None,
             attempts: 0,
+            trailers: None,
+            owes_trailers: false,
         })))
     }
 
@@ -226,6 +233,7 @@ impl State {
             self.keep.len = 0;
             self.front.frames = again;
         }
+        self.owes_trailers = self.trailers.is_some();
         self.attempt = Some((Arc::clone(wire), wire.written()));
         self.attempts += 1;
         self.attempts
@@ -274,32 +282,38 @@ impl State {
         }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         loop {
             if let Some(why) = self.broken {
                 return Poll::Ready(Some(Err(why)));
             }
             if let Some(frame) = self.front.pop() {
-                return Poll::Ready(Some(self.accept(frame)));
+                return Poll::Ready(Some(self.accept(frame).map(Frame::data)));
             }
             let Some(incoming) = &mut self.incoming else {
-                return Poll::Ready(None);
+                return Poll::Ready(self.last_frame());
             };
             match Pin::new(incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.waiting = false;
                     self.idle.set(self.idle_limit);
-                    // Trailers are not merged into headers, and no backend has asked for them.
-                    if let Ok(data) = frame.into_data()
-                        && !data.is_empty()
-                    {
-                        return Poll::Ready(Some(self.accept(data)));
+                    match frame.into_data() {
+                        Ok(data) if data.is_empty() => {}
+                        Ok(data) => return Poll::Ready(Some(self.accept(data).map(Frame::data))),
+                        Err(frame) => {
+                            if let Ok(mut trailers) = frame.into_trailers() {
+                                forward::prepare_trailers(&mut trailers);
+                                self.owes_trailers = !trailers.is_empty();
+                                self.trailers = Some(trailers);
+                            }
+                            self.finish();
+                        }
                     }
                 }
                 Poll::Ready(Some(Err(_))) => self.broken = Some(Broken::Client),
                 Poll::Ready(None) => {
                     self.finish();
-                    return Poll::Ready(None);
+                    return Poll::Ready(self.last_frame());
                 }
                 Poll::Pending => {
                     if !self.waiting {
@@ -315,6 +329,15 @@ impl State {
         }
     }
 
+    // Nothing follows trailers. Over HTTP/1.1 they are dropped: no backend has been told that there will be any.
+    fn last_frame(&mut self) -> Option<Result<Frame<Bytes>, Broken>> {
+        let owed = std::mem::take(&mut self.owes_trailers);
+        self.trailers
+            .clone()
+            .filter(|_| owed)
+            .map(|trailers| Ok(Frame::trailers(trailers)))
+    }
+
     fn accept(&mut self, frame: Bytes) -> Result<Bytes, Broken> {
         self.seen += frame.len() as u64;
         if self.limit.is_some_and(|limit| self.seen > limit) {
@@ -322,7 +345,7 @@ impl State {
             return Err(Broken::TooLarge);
         }
         self.took(&frame);
-        if self.front.frames.is_empty() && self.incoming.as_ref().is_some_and(Body::is_end_stream) {
+        if self.front.frames.is_empty() && self.incoming.as_ref().is_some_and(is_over) {
             self.finish();
         }
         Ok(frame)
@@ -341,6 +364,11 @@ impl State {
         }
         hint
     }
+}
+
+// Whoever sends a body of a known length asks for no frame after its last byte, over HTTP/2 not even for its end.
+fn is_over(incoming: &Incoming) -> bool {
+    incoming.is_end_stream() || incoming.size_hint().exact() == Some(0)
 }
 
 /// A request's body for one attempt.
@@ -364,7 +392,7 @@ impl Body for Outgoing {
                 if *attempt != state.attempts {
                     return Poll::Ready(Some(Err(Broken::Superseded)));
                 }
-                state.poll_frame(cx).map(|frame| frame.map(|f| f.map(Frame::data)))
+                state.poll_frame(cx)
             }
         }
     }
@@ -378,6 +406,7 @@ impl Body for Outgoing {
                     && state.front.frames.is_empty()
                     && state.incoming.is_none()
                     && state.broken.is_none()
+                    && !state.owes_trailers
             }
         }
     }

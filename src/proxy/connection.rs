@@ -40,11 +40,11 @@ pub async fn serve(
     mut drain: watch::Receiver<bool>,
 ) {
     let (io, turn) = ClientIo::new(stream, &worker.sweep, settings.client, Arc::clone(&worker.tally));
-    let origin = Origin { peer, turn };
+    let origin = Arc::new(Origin::new(peer, turn));
     let tally = Arc::clone(&worker.tally);
     let service = service_fn(move |request| {
         // Boxed, so that a connection without a request under way costs no more than its buffers.
-        let answer = Box::pin(exchange(Arc::clone(&worker), origin.clone(), request));
+        let answer = Box::pin(exchange(Arc::clone(&worker), Arc::clone(&origin), request));
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = http1::Builder::new()

@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 
 use super::answer::{Answer, Finish, Keep, Kept, Relay, Watch};
 use super::body::{self, Captured, Front, NotKept, Source, Upload, Wanted};
@@ -35,13 +36,32 @@ enum Arrived {
     Partly(Front, Incoming, Option<NotKept>),
 }
 
+/// What the client's side of an exchange asks of its answer.
+#[derive(Clone, Copy, Debug)]
+struct Wants {
+    /// The version that the client speaks.
+    version: Version,
+    /// Whether it is to be told which trailers will come: it takes trailers, and its version says so in the head.
+    trailers: bool,
+}
+
+impl Wants {
+    fn of(head: &http::request::Parts) -> Self {
+        Self {
+            version: head.version,
+            trailers: head.version == Version::HTTP_11 && forward::takes_trailers(&head.headers),
+        }
+    }
+}
+
 /// Answers one request.
-pub async fn exchange(worker: Arc<Worker>, origin: Origin, request: Request<Incoming>) -> Response<Answer> {
+pub async fn exchange(worker: Arc<Worker>, origin: Arc<Origin>, request: Request<Incoming>) -> Response<Answer> {
     origin.turn.request_began(!request.body().is_end_stream());
     let Some(snapshot) = worker.live.snapshot() else {
-        return error::answer(Made::Overload).map(|body| Answer::Made(Some(body), Finish(origin.turn)));
+        return error::answer(Made::Overload).map(|body| Answer::Made(Some(body), Finish(Arc::clone(&origin.turn))));
     };
     let (mut head, incoming) = request.into_parts();
+    let wants = Wants::of(&head);
     let index = snapshot.rules.route_for(&head.method, head.uri.path(), &head.headers);
     let route = index
         .and_then(|i| snapshot.routes.get(i.index()))
@@ -59,7 +79,7 @@ pub async fn exchange(worker: Arc<Worker>, origin: Origin, request: Request<Inco
         return stage.make(made);
     }
     let Some(rules) = rules else {
-        return stage.unrouted(head, incoming).await;
+        return stage.unrouted(head, incoming, wants).await;
     };
     let (subjects, tenant, arrived) = match stage.identify(rules, &head, incoming).await {
         Ok(identified) => identified,
@@ -85,7 +105,7 @@ pub async fn exchange(worker: Arc<Worker>, origin: Origin, request: Request<Inco
     let decision = worker.timed(|| snapshot.rules.decide(rules, &asked));
     stage.book(rules, &asked, &decision);
     drop(asked);
-    forward::prepare_request(&mut head.headers, &origin.peer, snapshot.via);
+    stage.prepare(&mut head.headers);
     if let Ok(value) = HeaderValue::try_from(id.to_string()) {
         head.headers.insert(forward::EXCHANGE, value);
     }
@@ -101,7 +121,8 @@ pub async fn exchange(worker: Arc<Worker>, origin: Origin, request: Request<Inco
     let pair = stage.pair(id, facts);
     let source = stage.attach(rules, &head, &decision, &pair, subjects.as_ref(), arrived);
     let answered = super::failover::serve(&stage, rules, &pair, head, &source).await;
-    stage.answer(answered, &pair, &source, &decision)
+    let keep = (pair.compared && decision.served == answered.side).then(|| snapshot.limits.capture);
+    stage.relay(answered, &pair, &source, keep, wants)
 }
 
 /// What must hold of a request before anything else is done with it.
@@ -168,11 +189,21 @@ fn is_host(bytes: &[u8]) -> bool {
 type Identified = (Option<Subjects>, Option<Subjects>, Arrived);
 
 impl Stage<'_> {
+    fn prepare(&self, headers: &mut HeaderMap) {
+        let snapshot = self.snapshot;
+        forward::prepare_request(
+            headers,
+            &self.origin.provenance,
+            snapshot.trusted_proxies.as_deref(),
+            snapshot.via,
+        );
+    }
+
     /// A request that no route takes goes to legacy as it is.
-    async fn unrouted(&self, mut head: http::request::Parts, incoming: Incoming) -> Response<Answer> {
+    async fn unrouted(&self, mut head: http::request::Parts, incoming: Incoming, wants: Wants) -> Response<Answer> {
         let tally = self.route.tally(self.worker.shard);
         tally.assigned.add(Side::Legacy);
-        forward::prepare_request(&mut head.headers, &self.origin.peer, self.snapshot.via);
+        self.prepare(&mut head.headers);
         let arrived = arrived(incoming);
         let source = self.source(arrived, None);
         let facts = Facts {
@@ -185,7 +216,7 @@ impl Stage<'_> {
         };
         let pair = self.pair(ExchangeId(0), facts);
         let answered = super::failover::legacy(self, &pair, head, &source).await;
-        self.relay(answered, &pair, &source, None)
+        self.relay(answered, &pair, &source, None, wants)
     }
 
     /// Counts the decision, and logs it for those subjects that are logged.
@@ -389,17 +420,6 @@ impl Stage<'_> {
         }
     }
 
-    fn answer(
-        &self,
-        answered: super::failover::Answered,
-        pair: &Arc<Pair>,
-        source: &Source,
-        decision: &Decision,
-    ) -> Response<Answer> {
-        let keep = (pair.compared && decision.served == answered.side).then(|| self.snapshot.limits.capture);
-        self.relay(answered, pair, source, keep)
-    }
-
     /// Hands a backend's answer to the client, or ours in its place.
     fn relay(
         &self,
@@ -407,6 +427,7 @@ impl Stage<'_> {
         pair: &Arc<Pair>,
         source: &Source,
         keep: Option<usize>,
+        wants: Wants,
     ) -> Response<Answer> {
         let super::failover::Answered { side, failover, reply } = answered;
         let reply = match reply {
@@ -427,7 +448,15 @@ impl Stage<'_> {
             hold: self.worker.live.budget.hold(),
             cap,
         });
+        let trailers = wants
+            .trailers
+            .then(|| forward::announced_trailers(&parts.headers))
+            .flatten();
         forward::prepare_answer(&mut parts.headers, self.snapshot.via);
+        // The library writes only trailers that are announced.
+        if let Some(names) = trailers {
+            parts.headers.insert(header::TRAILER, names);
+        }
         if self.snapshot.served_by {
             parts
                 .headers
@@ -443,9 +472,21 @@ impl Stage<'_> {
             keep,
         };
         let finish = Finish(Arc::clone(&self.origin.turn));
-        let relay = Relay::new(incoming, lease, Some(watch), finish);
+        let mut relay = Relay::new(incoming, lease, Some(watch), finish);
+        // The length of what was not modified is a statement about what the client has; the library takes an answer that
+        // is known to have no body for one whose length is wrong.
+        if wants.version != Version::HTTP_2
+            && parts.status == StatusCode::NOT_MODIFIED
+            && parts.headers.contains_key(header::CONTENT_LENGTH)
+        {
+            relay.keep_length();
+        }
         parts.version = Version::HTTP_11;
+        let reason = parts.extensions.remove::<ReasonPhrase>();
         parts.extensions.clear();
+        if let Some(reason) = reason {
+            parts.extensions.insert(reason);
+        }
         Response::from_parts(parts, Answer::Relayed(Box::new(relay)))
     }
 }

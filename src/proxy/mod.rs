@@ -15,6 +15,7 @@ pub mod failover;
 pub mod forward;
 pub mod listen;
 pub mod pair;
+pub mod provenance;
 pub mod shadow;
 pub mod socket;
 pub mod stage;

@@ -9,6 +9,7 @@ use super::answer::{Answer, Finish};
 use super::client::Turn;
 use super::error;
 use super::pair::{Facts, Pair};
+use super::provenance::Provenance;
 use super::shadow;
 use super::socket::Peer;
 use super::sweep::Sweep;
@@ -41,12 +42,26 @@ pub struct Worker {
 }
 
 /// Where a request came from.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Origin {
     /// Who is at the other end of its connection.
     pub peer: Peer,
+    /// What is said of it to backends.
+    pub provenance: Provenance,
     /// Whose turn it is on its connection.
     pub turn: Arc<Turn>,
+}
+
+impl Origin {
+    /// The origin of every request of a connection.
+    #[must_use]
+    pub fn new(peer: Peer, turn: Arc<Turn>) -> Self {
+        Self {
+            provenance: Provenance::of(&peer),
+            peer,
+            turn,
+        }
+    }
 }
 
 /// What the later stages know of a request.

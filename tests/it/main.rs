@@ -19,6 +19,7 @@ mod guard;
 mod identity;
 mod kills;
 mod limits;
+mod messages;
 mod observe;
 mod process;
 mod proxy;

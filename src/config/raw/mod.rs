@@ -15,7 +15,7 @@ pub use listener::{Address, Listener};
 pub use route::{Route, ShadowText, WhenKilled, WithoutIdentity};
 pub use scalar::{Url, Workers};
 
-use scalar::{Count, FilePath, HeaderBytes, Name, Percent, SocketAddress, Timeout};
+use scalar::{Count, FilePath, HeaderBytes, Name, Network, Percent, SocketAddress, Timeout};
 
 record! {
     /// The file that `--config` names. Everything but `listeners`, `backends` and `routes` has a default.
@@ -38,6 +38,10 @@ record! {
         limits: Limits = "{}",
         /// What is logged.
         logs: Logs = "{}",
+        /// The networks of the proxies in front of this one, such as `[10.0.0.0/8]`. With this key, nobody else may say where
+        /// a request came from: `forwarded`, `x-real-ip` and headers that begin with `x-forwarded-` are removed and those of
+        /// `docs/headers.md` set anew. Without it they are believed from everybody.
+        trusted_proxies: Option<Vec<Network>>,
         /// Adds a `via` header in both directions.
         via: bool = "false",
         /// Adds `x-understudy-served-by: legacy` or `new` to every answer.
@@ -47,7 +51,7 @@ record! {
         /// Which requests are decided how. A request that no route matches goes to legacy.
         routes: At<Vec<Route>>,
     }
-    later: "fleet", "ofrep", "trusted_proxies";
+    later: "fleet", "ofrep";
 }
 
 record! {

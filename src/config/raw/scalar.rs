@@ -2,11 +2,12 @@
 //!
 //! Pure. Each says what it expects and how to write it; `decode` does the rest.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
+use ipnet::IpNet;
 
 use crate::engine::compare::{Pattern, Severity};
 use crate::engine::flags::bucket::Threshold;
@@ -50,6 +51,23 @@ impl Scalar for SocketAddress {
 
     fn read(text: &str) -> Result<Self, Misfit> {
         text.parse().map(Self).map_err(|_| Misfit::Kind)
+    }
+}
+
+/// A network in CIDR notation, or one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(pub IpNet);
+
+impl Scalar for Network {
+    const NAME: &'static str = "network";
+    const KIND: &'static str = "a network";
+    const REMEDY: &'static str = "write ADDRESS/BITS, such as 10.0.0.0/8 or 2001:db8::/32, or one address";
+
+    fn read(text: &str) -> Result<Self, Misfit> {
+        let one = text.parse::<IpAddr>().map(IpNet::from);
+        one.or_else(|_| text.parse())
+            .map(|network| Self(network.trunc()))
+            .map_err(|_| Misfit::Kind)
     }
 }
 
