@@ -28,7 +28,9 @@ use crate::engine::ruleset::{Ruleset, StoredMark};
 use crate::engine::vocab::Revision;
 use crate::live::{Ends, Live};
 use crate::proxy::door::Settings;
+use crate::proxy::framing;
 use crate::proxy::listen::{self, Inbox, Listening, Neighbours};
+use crate::proxy::refusals::Refusals;
 use crate::proxy::shadow;
 use crate::proxy::stage::Worker;
 use crate::proxy::sweep::Sweep;
@@ -360,8 +362,10 @@ impl Front<'_> {
                     idle: limits.idle,
                     write: limits.write_timeout,
                 },
-                header_bytes: limits.header_bytes,
-                header_count: limits.header_count,
+                head: framing::Limits {
+                    header_bytes: limits.header_bytes,
+                    header_count: limits.header_count,
+                },
             },
             connections: limits.connections,
         };
@@ -386,9 +390,10 @@ impl Front<'_> {
             shard,
             live: Arc::clone(self.live),
             pool: Pool::new(Arc::clone(&sweep)),
-            sweep,
             shadow: self.shadow.clone(),
+            refusals: Refusals::new(Arc::clone(&self.live.workers[shard]), Arc::clone(&sweep)),
             tally: Arc::clone(&self.live.workers[shard]),
+            sweep,
             id_base: base | (shard as u128) << 48,
             exchanges: AtomicU64::new(0),
         })

@@ -90,14 +90,10 @@ labels! {
         BodyTimeout = "body_timeout",
         /// The body broke off or is not framed as HTTP asks.
         BodyBroken = "body_broken",
-        /// A transfer coding other than chunked.
-        Coding = "unknown_coding",
         /// No connection to the backend.
         ConnectFailed = "connect_failed",
         /// No connection to the backend in time.
         ConnectTimeout = "connect_timeout",
-        /// None, two, or an illegal Host.
-        Host = "bad_host",
         /// The backend's answer is no HTTP.
         Malformed = "malformed_answer",
         /// CONNECT or TRACE.
@@ -106,8 +102,6 @@ labels! {
         Overload = "overload",
         /// The backend broke the connection before it answered.
         Reset = "reset",
-        /// The target is neither a path nor an absolute URL.
-        Target = "bad_target",
         /// The target is over `limits.target_bytes`.
         TargetTooLong = "target_too_long",
         /// The backend did not answer in time.
@@ -116,19 +110,45 @@ labels! {
 }
 
 labels! {
-    /// Why a client connection was ended.
+    /// Why a client's request was refused and its connection ended; the value of `x-understudy-error` where there is
+    /// an answer.
     ClientError {
+        /// Chunks of a body that are none, or a trailer section that is none.
+        BadChunk = "bad_chunk",
+        /// A Transfer-Encoding that is no list of codings, names chunked twice, or stands in HTTP/1.0.
+        BadCoding = "bad_transfer_encoding",
+        /// None, two, or an illegal Host.
+        BadHost = "bad_host",
+        /// A Content-Length that is no number below 2^63, or not the only one.
+        BadLength = "bad_content_length",
+        /// A target that is neither a path nor an absolute URL.
+        BadTarget = "bad_target",
+        /// More than 16 KiB of chunk extensions.
+        ChunkExtensions = "chunk_extensions_too_large",
         /// The header section is over its limit.
         HeadersTooLarge = "headers_too_large",
         /// The header section did not arrive in time.
         HeaderTimeout = "header_timeout",
         /// What arrived is not HTTP/1.1 as its rules ask.
         Malformed = "malformed",
+        /// The target is longer than the header section may be.
+        TargetTooLong = "target_too_long",
         /// Over `limits.connections`.
         TooMany = "too_many_connections",
+        /// More than 64 KiB of trailers, or more lines than `limits.header_count`.
+        TrailersTooLarge = "trailers_too_large",
+        /// Content-Length and Transfer-Encoding in one request.
+        TwoFramings = "two_framings",
+        /// A transfer coding other than chunked.
+        UnknownCoding = "unknown_coding",
         /// The client did not read its answer.
         WriteTimeout = "write_timeout",
     }
+}
+
+impl ClientError {
+    /// How many reasons there are.
+    pub const COUNT: usize = 15;
 }
 
 labels! {
@@ -363,7 +383,7 @@ pub struct RouteTally {
     /// Copies not sent: to legacy, to new.
     pub skipped: [By<11>; 2],
     /// Answers that we made up.
-    pub made: By<14>,
+    pub made: By<11>,
     /// Requests without a subject, by why.
     pub unidentified: By<{ Unidentified::COUNT }>,
     /// Exchanges not compared.
@@ -387,7 +407,7 @@ pub struct WorkerTally {
     /// Client connections accepted.
     pub accepted: Counter,
     /// Client connections ended for what arrived on them.
-    pub client_errors: By<5>,
+    pub client_errors: By<{ ClientError::COUNT }>,
     /// Decisions timed: 1 in 1,024.
     pub decision_nanos: Counter,
     /// How many were timed.
@@ -412,8 +432,8 @@ mod tests {
         }
         check::<Skipped, 11>();
         check::<RunFailure, 7>();
-        check::<Made, 14>();
-        check::<ClientError, 5>();
+        check::<Made, 11>();
+        check::<ClientError, { ClientError::COUNT }>();
         check::<Failover, 3>();
         check::<NotCompared, 3>();
         check::<Unidentified, { Unidentified::COUNT }>();

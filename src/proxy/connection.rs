@@ -1,35 +1,42 @@
 //! One client connection served from its first byte of HTTP to its last, told to end when the instance drains.
 //!
-//! In: a stream that the door let in. HTTP is the library's; each request goes to `exchange`.
+//! In: a stream that the door let in. The guard in front of the HTTP library lets well-formed messages through; each
+//! request goes to `exchange`, and one that was refused is answered with the reason.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::future::{Future, ready};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 
+use super::answer::{Answer, Finish};
 use super::client::{self, ClientIo};
+use super::error;
 use super::exchange::exchange;
+use super::framing::{self, Guard};
 use super::socket::{Peer, Stream};
 use super::stage::{Origin, Worker};
 use crate::live::tally::ClientError;
-
-// The library takes no smaller buffer.
-const MIN_BUFFER: usize = 8_192;
 
 /// What holds for every client connection that is served.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// The limits on slowness.
     pub client: client::Limits,
-    /// The largest header section, in bytes.
-    pub header_bytes: usize,
-    /// The most header lines.
-    pub header_count: usize,
+    /// The largest header section.
+    pub head: framing::Limits,
 }
+
+// The guard has refused what is over the limits: the library's own come behind them. It counts trailers by the limit on
+// heads.
+const MIN_HEAD_BYTES: usize = 64 << 10;
+const SLACK_BYTES: usize = 1 << 10;
 
 /// Serves requests until the client leaves, breaks a rule, or `drain` turns true and the one under way is answered.
 pub async fn serve(
@@ -39,37 +46,41 @@ pub async fn serve(
     peer: Peer,
     mut drain: watch::Receiver<bool>,
 ) {
-    let (io, turn) = ClientIo::new(stream, &worker.sweep, settings.client, Arc::clone(&worker.tally));
+    let guard = Guard::new(settings.head);
+    let (sweep, refusals) = (&worker.sweep, &worker.refusals);
+    let (io, turn) = ClientIo::new(stream, peer.clone(), guard, settings.client, sweep, refusals);
     let origin = Arc::new(Origin::new(peer, turn));
-    let tally = Arc::clone(&worker.tally);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         // Boxed, so that a connection without a request under way costs no more than its buffers.
-        let answer = Box::pin(exchange(Arc::clone(&worker), Arc::clone(&origin), request));
+        let answer: Pin<Box<dyn Future<Output = Response<Answer>> + Send>> = match origin.turn.next_is_refused() {
+            None => Box::pin(exchange(Arc::clone(&worker), Arc::clone(&origin), request)),
+            Some(reason) => Box::pin(ready(refuse(&origin, reason))),
+        };
         async move { Ok::<_, Infallible>(answer.await) }
     });
+    let head_bytes = settings.head.header_bytes.max(MIN_HEAD_BYTES) + SLACK_BYTES;
     let connection = http1::Builder::new()
-        .max_headers(settings.header_count)
-        .max_header_size(settings.header_bytes)
-        .max_buf_size(settings.header_bytes.max(MIN_BUFFER))
-        .serve_connection(TokioIo::new(io), service);
+        .max_headers(settings.head.header_count)
+        .max_header_size(head_bytes)
+        .max_buf_size(head_bytes)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
     let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = draining(&mut drain) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        if error.is_parse_too_large() {
-            tally.client_errors.add(ClientError::HeadersTooLarge);
-        } else if error.is_parse() {
-            tally.client_errors.add(ClientError::Malformed);
-        }
+    tokio::select! {
+        // The guard has counted what there was to count, and nobody is left to be told.
+        _ = connection.as_mut() => return,
+        () = draining(&mut drain) => {}
     }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
 }
 
 async fn draining(drain: &mut watch::Receiver<bool>) {
     // An error means that nobody is left who could end it, which is the same.
     let _ = drain.wait_for(|draining| *draining).await;
+}
+
+fn refuse(origin: &Origin, reason: ClientError) -> Response<Answer> {
+    origin.turn.request_began(true);
+    error::refusal(reason).map(|body| Answer::Made(Some(body), Finish(Arc::clone(&origin.turn))))
 }

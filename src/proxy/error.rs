@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use super::body::Broken;
 use super::forward;
 use super::upstream::CallError;
-use crate::live::tally::{Label as _, Made, RunFailure};
+use crate::live::tally::{ClientError, Label as _, Made, RunFailure};
 
 impl Made {
     /// The status that this reason is answered with.
@@ -19,8 +19,7 @@ impl Made {
         match self {
             Made::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Made::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Made::BodyBroken | Made::Host | Made::Target => StatusCode::BAD_REQUEST,
-            Made::Coding => StatusCode::NOT_IMPLEMENTED,
+            Made::BodyBroken => StatusCode::BAD_REQUEST,
             Made::ConnectTimeout | Made::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Made::ConnectFailed | Made::Malformed | Made::Reset => StatusCode::BAD_GATEWAY,
             Made::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -53,16 +52,34 @@ impl From<CallError> for Made {
     }
 }
 
+impl ClientError {
+    /// The status that this reason is answered with, where there is an answer.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            ClientError::BadChunk
+            | ClientError::BadCoding
+            | ClientError::BadHost
+            | ClientError::BadLength
+            | ClientError::BadTarget
+            | ClientError::ChunkExtensions
+            | ClientError::Malformed
+            | ClientError::TrailersTooLarge
+            | ClientError::TwoFramings => StatusCode::BAD_REQUEST,
+            ClientError::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            ClientError::HeaderTimeout | ClientError::WriteTimeout => StatusCode::REQUEST_TIMEOUT,
+            ClientError::TargetTooLong => StatusCode::URI_TOO_LONG,
+            ClientError::TooMany => StatusCode::SERVICE_UNAVAILABLE,
+            ClientError::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
+        }
+    }
+}
+
 /// The answer for a reason.
 #[must_use]
 pub fn answer(made: Made) -> Response<Bytes> {
-    let status = made.status();
-    let text = status.canonical_reason().unwrap_or_default();
-    let mut response = Response::new(Bytes::from_static(text.as_bytes()));
-    *response.status_mut() = status;
+    let mut response = compose(made.status(), made.label());
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    headers.insert(forward::ERROR, HeaderValue::from_static(made.label()));
     match made {
         Made::Overload => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -73,11 +90,33 @@ pub fn answer(made: Made) -> Response<Bytes> {
                 HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             );
         }
-        // What is left of the request cannot be told from the next one, or is not wanted.
-        Made::BodyTooLarge | Made::BodyTimeout | Made::BodyBroken | Made::Coding | Made::Host | Made::Target => {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
         _ => {}
     }
+    // What is left of the request cannot be told from the next one, or is not wanted.
+    if matches!(
+        made,
+        Made::BodyTooLarge | Made::BodyTimeout | Made::BodyBroken | Made::Method | Made::TargetTooLong
+    ) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The answer to a request that is refused for what it is.
+#[must_use]
+pub fn refusal(reason: ClientError) -> Response<Bytes> {
+    let mut response = compose(reason.status(), reason.label());
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
+}
+
+fn compose(status: StatusCode, reason: &'static str) -> Response<Bytes> {
+    let text = status.canonical_reason().unwrap_or_default();
+    let mut response = Response::new(Bytes::from_static(text.as_bytes()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    headers.insert(forward::ERROR, HeaderValue::from_static(reason));
     response
 }

@@ -125,7 +125,7 @@ pub async fn exchange(worker: Arc<Worker>, origin: Arc<Origin>, request: Request
     stage.relay(answered, &pair, &source, keep, wants)
 }
 
-/// What must hold of a request before anything else is done with it.
+/// What must hold of a request, besides being a well-formed one, before anything else is done with it.
 fn admit(head: &mut http::request::Parts, incoming: &Incoming, snapshot: &Snapshot) -> Result<(), Made> {
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Made::Method);
@@ -134,30 +134,12 @@ fn admit(head: &mut http::request::Parts, incoming: &Incoming, snapshot: &Snapsh
     if target.len() > snapshot.limits.target_bytes {
         return Err(Made::TargetTooLong);
     }
-    let asterisk = target == "*" && head.method == Method::OPTIONS;
-    if !target.starts_with('/') && !asterisk {
-        return Err(Made::Target);
-    }
-    if !has_known_coding(&head.headers) {
-        return Err(Made::Coding);
-    }
-    let mut hosts = head.headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(_), Some(_)) => return Err(Made::Host),
-        (None, _) if head.version == Version::HTTP_11 && head.uri.authority().is_none() => {
-            return Err(Made::Host);
-        }
-        (Some(host), None) if !is_host(host.as_bytes()) => return Err(Made::Host),
-        _ => {}
-    }
     // An absolute target's authority wins over Host (RFC 9112 section 3.2.2), and backends get the origin form.
-    if let Some(authority) = head.uri.authority() {
-        if !is_host(authority.as_str().as_bytes()) {
-            return Err(Made::Target);
-        }
-        let value = HeaderValue::from_str(authority.as_str()).map_err(|_| Made::Target)?;
-        let uri = target.parse::<Uri>().map_err(|_| Made::Target)?;
-        head.headers.insert(header::HOST, value);
+    if let Some(authority) = head.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        && let Ok(uri) = target.parse::<Uri>()
+    {
+        head.headers.insert(header::HOST, host);
         head.uri = uri;
     }
     // The version is one connection's matter (RFC 9110 section 2.5); without a Host it would ask too much.
@@ -168,22 +150,6 @@ fn admit(head: &mut http::request::Parts, incoming: &Incoming, snapshot: &Snapsh
         Some(limit) if incoming.size_hint().lower() > limit => Err(Made::BodyTooLarge),
         _ => Ok(()),
     }
-}
-
-// The library takes any list of codings that ends with chunked, and undoes that one alone.
-fn has_known_coding(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    codings
-        .next()
-        .is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-        && codings.next().is_none()
-}
-
-// Enough to tell a host from something that was meant to mislead; the backend gets it as it is.
-fn is_host(bytes: &[u8]) -> bool {
-    bytes
-        .iter()
-        .all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b'?' | b'#' | b'@' | b'\\' | b',' | b'"' | b'<' | b'>'))
 }
 
 type Identified = (Option<Subjects>, Option<Subjects>, Arrived);

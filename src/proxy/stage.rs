@@ -10,6 +10,7 @@ use super::client::Turn;
 use super::error;
 use super::pair::{Facts, Pair};
 use super::provenance::Provenance;
+use super::refusals::Refusals;
 use super::shadow;
 use super::socket::Peer;
 use super::sweep::Sweep;
@@ -35,6 +36,8 @@ pub struct Worker {
     pub shadow: shadow::Sender,
     /// Its counters apart from routes.
     pub tally: Arc<WorkerTally>,
+    /// What it refuses from clients.
+    pub refusals: Arc<Refusals>,
     /// Random bits of this process and the worker's number.
     pub id_base: u128,
     /// Exchanges so far.

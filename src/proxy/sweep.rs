@@ -93,6 +93,12 @@ impl Sweep {
         self.deadline(Duration::MAX)
     }
 
+    /// Milliseconds since the start, as of the last look.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms.load(Relaxed)
+    }
+
     // Up to a tick has passed since `now_ms` was written, so a tick is added: a deadline never fires early.
     fn due(&self, after: Duration) -> u64 {
         let after = u64::try_from(after.as_millis()).unwrap_or(NEVER);
