@@ -2,7 +2,7 @@
 //!
 //! Pure. Nothing here decides anything; each type only makes an illegal value impossible to hold.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
@@ -180,9 +180,24 @@ impl fmt::Display for SubjectHash {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ExchangeId(pub u128);
 
+impl ExchangeId {
+    /// The displayed form: 32 hex digits, lower case. Every request carries one, and a formatter takes ten times as long.
+    #[must_use]
+    pub fn to_hex(self) -> [u8; 32] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let bytes = self.0.to_be_bytes();
+        std::array::from_fn(|at| {
+            let byte = bytes[at / 2];
+            DIGITS[usize::from(if at % 2 == 0 { byte >> 4 } else { byte & 15 })]
+        })
+    }
+}
+
 impl fmt::Display for ExchangeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        self.to_hex()
+            .iter()
+            .try_for_each(|digit| f.write_char(char::from(*digit)))
     }
 }
 
@@ -277,6 +292,13 @@ impl fmt::Display for Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exchange_is_32_hex_digits_with_its_leading_zeros() {
+        let id = ExchangeId(0x00ab_cdef_0123_4567_89ab_cdef_0000_000f);
+        assert_eq!(id.to_string(), format!("{:032x}", id.0));
+        assert_eq!(ExchangeId(0).to_string().len(), 32);
+    }
 
     #[test]
     fn c14_over_long_key_is_refused_not_cut() {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::stage::{Stage, Worker};
 use crate::engine::decide::{Checks, Decision};
-use crate::engine::vocab::{Reason, Side, SubjectHash};
+use crate::engine::vocab::{ExchangeId, Reason, Side, SubjectHash};
 use crate::telemetry::clock;
 use crate::telemetry::logs::DECISIONS;
 
@@ -42,8 +42,9 @@ pub(super) fn log(
     decision: &Decision,
     checks: &Checks,
     subject: Option<(&str, SubjectHash)>,
-    exchange: &str,
+    exchange: ExchangeId,
 ) {
+    let exchange = exchange.to_string();
     let route = stage.route.key.as_str();
     let shopper = subject.map(|(key, hash)| {
         if stage.snapshot.log_clear {

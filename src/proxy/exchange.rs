@@ -106,7 +106,7 @@ pub async fn exchange(worker: Arc<Worker>, origin: Arc<Origin>, request: Request
     stage.book(rules, &asked, &decision);
     drop(asked);
     stage.prepare(&mut head.headers);
-    if let Ok(value) = HeaderValue::try_from(id.to_string()) {
+    if let Ok(value) = HeaderValue::from_bytes(&id.to_hex()) {
         head.headers.insert(forward::EXCHANGE, value);
     }
     let copied = matches!(decision.copy, CopyTo::To(_));
@@ -194,19 +194,18 @@ impl Stage<'_> {
         if self.snapshot.log_threshold == 0 {
             return;
         }
-        let exchange = asked.exchange.to_string();
         let mut anybody = false;
         for subject in asked.subjects.clone() {
             anybody = true;
             let hash = self.worker.live.hash(subject);
             if decisions::is_logged(self, hash) {
                 let checks = decide::checks(self.snapshot.rules.flags(), &rules.policy, asked, subject);
-                decisions::log(self, decision, &checks, Some((subject, hash)), &exchange);
+                decisions::log(self, decision, &checks, Some((subject, hash)), asked.exchange);
             }
         }
         #[allow(clippy::cast_possible_truncation, reason = "the low half is the counter")]
         if !anybody && decisions::is_logged(self, SubjectHash(asked.exchange.0 as u64)) {
-            decisions::log(self, decision, &decision.checks, None, &exchange);
+            decisions::log(self, decision, &decision.checks, None, asked.exchange);
         }
     }
 
