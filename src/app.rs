@@ -34,7 +34,7 @@ use crate::proxy::refusals::Refusals;
 use crate::proxy::shadow;
 use crate::proxy::stage::Worker;
 use crate::proxy::sweep::Sweep;
-use crate::proxy::upstream::Pool;
+use crate::proxy::upstream::{self, Pool};
 use crate::proxy::{client, connection};
 use crate::review;
 use crate::store;
@@ -189,6 +189,7 @@ pub fn start(options: Options) -> Result<App, StartError> {
     live.health
         .change_rules(|state| state.warnings = warnings.iter().map(ToString::to_string).collect());
     publish::publish(&live, &config, rules);
+    background.spawn_task("replicas", upstream::look_after(Arc::clone(&live)));
 
     let (drain, draining) = watch::channel(false);
     let parts = Parts {

@@ -3,28 +3,22 @@
 //! Pure. In: the decoded file and the tokens, each with places. Out: a [`Config`], problems and warnings. Routes are
 //! checked in `routes`.
 
-use std::net::{IpAddr, Ipv4Addr};
-
-use crate::engine::decide;
-use crate::engine::ruleset::decode::{At, ByteSize};
+use crate::engine::ruleset::decode::ByteSize;
 use crate::engine::ruleset::problem::{Place, Problems};
 
 use super::raw::scalar::SocketAddress;
-use super::{Address, Admin, Backend, Backends, Capture, Config, Limits, Logs, Token, listeners, path_at, raw, routes};
+use super::{Admin, Capture, Config, Limits, Logs, Token, backends, listeners, path_at, raw, routes};
 
 /// Checks what members mean together. `tokens` is missing if the tokens file was wrong, which has been said.
 pub(super) fn build(raw: raw::Config, tokens: Option<Vec<Token>>, problems: &mut Problems) -> Option<Config> {
     let admin_at = raw.admin.address.place.clone();
     let addresses = listeners::addresses(&raw.listeners, &raw.admin.address, problems);
-    check_backends(&raw.backends, &addresses, problems);
+    backends::check(&raw.backends, &addresses, problems);
     let listeners = listeners::build(raw.listeners.value, problems);
     let capture = capture(&raw.capture, problems);
     let limits = limits(&raw.limits, problems);
     let admin = admin(raw.admin, tokens, &admin_at, problems);
-    let backends = Backends {
-        legacy: backend(raw.backends.legacy),
-        new: backend(raw.backends.new),
-    };
+    let backends = backends::build(raw.backends, problems);
     let routes = routes::build(raw.routes, &backends, problems);
     Some(Config {
         environment: raw.environment.0,
@@ -68,60 +62,6 @@ fn admin(written: raw::Admin, tokens: Option<Vec<Token>>, at: &Place, problems: 
         tokens_file,
         metrics_token: written.metrics_token,
     })
-}
-
-fn check_backends(backends: &raw::Backends, listeners: &[At<Address>], problems: &mut Problems) {
-    for (name, backend) in [("legacy", &backends.legacy), ("new", &backends.new)] {
-        let At { value: url, place } = &backend.url;
-        let ip = match url.host.as_str() {
-            "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            host => host.parse().ok(),
-        };
-        let same = |listener: &&At<Address>| {
-            let Address::Tcp(listener) = listener.value else {
-                return false;
-            };
-            let listens = listener.ip();
-            let here = |ip: IpAddr| listens == ip || (listens.is_unspecified() && ip.is_loopback());
-            listener.port() == url.port && ip.is_some_and(here)
-        };
-        if let Some(listener) = listeners.iter().find(same) {
-            let what = format!(
-                "this is the listener of line {}: requests would go in a ring",
-                listener.place.line
-            );
-            problems.problem(
-                place.clone(),
-                format!("backends.{name}.url"),
-                what,
-                "name the service itself",
-            );
-        }
-    }
-    if backends.legacy.url.value == backends.new.url.value {
-        let what = "legacy and new are the same service";
-        problems.warning(
-            backends.new.url.place.clone(),
-            "backends.new.url",
-            what,
-            "name the service that replaces legacy",
-        );
-    }
-}
-
-fn backend(written: raw::Backend) -> Backend {
-    Backend {
-        url: written.url.value,
-        connect_timeout: written.connect_timeout.0,
-        timeout: written.timeout.0,
-        body_idle: written.body_idle.map(|pause| pause.0),
-        idle: written.idle.0,
-        copies: match written.copies {
-            raw::Copies::SafeMethods => decide::Copies::SafeMethods,
-            raw::Copies::DryRun => decide::Copies::DryRun,
-            raw::Copies::Isolated => decide::Copies::Isolated,
-        },
-    }
 }
 
 fn capture(written: &raw::Capture, problems: &mut Problems) -> Capture {

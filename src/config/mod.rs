@@ -5,6 +5,7 @@
 //! together, `reference` prints `docs/reference.md` from the same declarations. Resolving flags and compiling routes is
 //! left to `engine::ruleset`, reading the flag file to whoever watches it.
 
+mod backends;
 mod build;
 mod listeners;
 mod raw;
@@ -157,10 +158,16 @@ impl Backends {
 /// One service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Where it is.
-    pub url: Url,
+    /// Where its replicas are; at least one.
+    pub urls: Vec<Url>,
     /// For a connection.
     pub connect_timeout: Duration,
+    /// Between two look-ups of its names.
+    pub dns_refresh: Duration,
+    /// What its addresses are asked, if anything.
+    pub health: Option<Health>,
+    /// How an address comes back into service.
+    pub ejection: Ejection,
     /// From the request's last byte to the end of the answer's header section.
     pub timeout: Duration,
     /// Between two pieces of an answer's body; none is no limit.
@@ -169,6 +176,30 @@ pub struct Backend {
     pub idle: Duration,
     /// Which copies it may be sent.
     pub copies: Copies,
+}
+
+/// What addresses are asked to find out whether they are well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The path of the request.
+    pub path: String,
+    /// From one to the next.
+    pub interval: Duration,
+    /// For the whole of one.
+    pub timeout: Duration,
+    /// Good ones in a row that bring an address back.
+    pub healthy: u32,
+    /// Bad ones in a row that take it out.
+    pub unhealthy: u32,
+}
+
+/// How an address that is out of service is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ejection {
+    /// The first time, this long after.
+    pub first: Duration,
+    /// The longest time between two tries; at least `first`.
+    pub longest: Duration,
 }
 
 /// A configuration that may be used.

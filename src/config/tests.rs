@@ -99,7 +99,7 @@ fn least_configuration_gets_every_default() {
         }
     );
     let legacy = config.backends.of(Side::Legacy);
-    assert_eq!(legacy.url.authority(), "127.0.0.1:9001");
+    assert_eq!(legacy.urls[0].authority(), "127.0.0.1:9001");
     assert_eq!(legacy.timeout, Duration::from_secs(10));
     assert_eq!(legacy.connect_timeout, Duration::from_secs(1));
     assert_eq!(legacy.idle, Duration::from_millis(1_500));
@@ -206,7 +206,7 @@ routes: []
             "u.yaml:8:86: expected a duration above zero, found `30`. write a number with its unit, such as 1500ms, 10s, 5m or 2h",
             "u.yaml:9:18: expected one of hashed, clear, found `plain`. choose one of them",
             "u.yaml:9:36: expected a percentage from 0 to 100, found `101%`. write 25, 0.5 or 1%",
-            "u.yaml:11:18: expected a URL, found `127.0.0.1:9001`. write http://HOST:PORT, such as http://127.0.0.1:9001",
+            "u.yaml:11:18: expected a URL, found `127.0.0.1:9001`. write http://HOST:PORT, such as http://127.0.0.1:9001, or unix:/PATH for a socket file",
             "u.yaml:11:43: expected a duration above zero, found `-1s`. write a number with its unit, such as 1500ms, 10s, 5m or 2h",
             "u.yaml:11:56: expected one of safe_methods, dry_run, isolated, found `dryrun`. did you mean `dry_run`?",
             "u.yaml:12:15: TLS to a backend is not in this version. use http:// on a trusted network",

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, SubjectLog};
+use crate::config::{self, Config, SubjectLog, Url};
 use crate::engine::ruleset::Ruleset;
 use crate::engine::ruleset::route::{RouteSpec, Switch};
 use crate::engine::vocab::{FlagKey, RouteKey, Side};
 use crate::live::Live;
 use crate::live::backend::Backend;
 use crate::live::kills::Uses;
+use crate::live::service::{Ejection, Endpoint, Health, Service, Spec};
 use crate::live::snapshot::{RequestLimits, Snapshot};
 
 /// The name under which requests that no route takes are counted.
@@ -36,20 +37,22 @@ pub fn publish(live: &Live, config: &Config, rules: Ruleset) {
         live.kills.word(&unrouted, Uses::default()),
         Duration::MAX,
     );
+    let services = Side::BOTH.map(|side| {
+        let known = before.as_deref().map(|snapshot| &snapshot.backend(side).service);
+        service(live, side, config.backends.of(side), known)
+    });
     let backends = |of: fn(&Snapshot) -> &[Arc<Backend>; 2], limit| {
         Side::BOTH.map(|side| {
             let spec = config.backends.of(side);
-            let authority: Arc<str> = spec.url.authority().into();
             let known = before.as_deref().map(|snapshot| &of(snapshot)[side.index()]);
             // What is under way to a backend stays under way over a reload.
+            let service = &services[side.index()];
             let in_flight = known
-                .filter(|b| b.authority == authority)
+                .filter(|b| b.service.spec.endpoints == service.spec.endpoints)
                 .map(|b| Arc::clone(&b.in_flight));
             Arc::new(Backend {
                 side,
-                host: spec.url.host.as_str().into(),
-                port: spec.url.port,
-                authority,
+                service: Arc::clone(service),
                 connect_timeout: spec.connect_timeout,
                 timeout: spec.timeout,
                 body_idle: spec.body_idle,
@@ -85,6 +88,38 @@ pub fn publish(live: &Live, config: &Config, rules: Ruleset) {
         flag_tallies,
         rules,
     });
+}
+
+// What is known of replicas outlives a reload that changes nothing about them, and as far as possible any other.
+fn service(live: &Live, side: Side, backend: &config::Backend, before: Option<&Arc<Service>>) -> Arc<Service> {
+    let endpoint = |url: &Url| match url {
+        Url::Host { host, port } => Endpoint::Host(host.as_str().into(), *port),
+        Url::Socket(path) => Endpoint::Socket(path.as_path().into()),
+    };
+    let spec = Spec {
+        side,
+        endpoints: backend.urls.iter().map(endpoint).collect(),
+        connect_timeout: backend.connect_timeout,
+        dns_refresh: backend.dns_refresh,
+        health: backend.health.as_ref().map(|health| Health {
+            path: health.path.as_str().into(),
+            interval: health.interval,
+            timeout: health.timeout,
+            healthy: health.healthy,
+            unhealthy: health.unhealthy,
+        }),
+        ejection: Ejection {
+            first: backend.ejection.first,
+            longest: backend.ejection.longest,
+        },
+    };
+    match before.filter(|before| before.spec == spec) {
+        Some(same) => Arc::clone(same),
+        None => {
+            let tally = Arc::clone(&live.services[side.index()]);
+            Service::new(spec, before.map(|before| &**before), tally)
+        }
+    }
 }
 
 // Both runs of a pair are judged by the shorter deadline, or the side with more time would look better than it is.

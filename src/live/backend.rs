@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::service::Service;
 use crate::engine::vocab::Side;
 
 /// One backend of the configuration in force.
@@ -11,12 +12,8 @@ use crate::engine::vocab::Side;
 pub struct Backend {
     /// Which of the two it is.
     pub side: Side,
-    /// Host name or address, without brackets.
-    pub host: Arc<str>,
-    /// TCP port.
-    pub port: u16,
-    /// `host:port`: the key of its pooled connections.
-    pub authority: Arc<str>,
+    /// Its replicas; shared by both of its roles, and with earlier configurations while they mean the same.
+    pub service: Arc<Service>,
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
     /// Longest wait for the answer's headers after the last byte of the request.

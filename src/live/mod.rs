@@ -11,6 +11,7 @@ pub mod intake;
 pub mod kills;
 pub mod page;
 pub mod recent;
+pub mod service;
 pub mod snapshot;
 pub mod tally;
 
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 
 use crate::engine::vocab::{HashKey, Now, SubjectHash};
 use crate::telemetry::clock;
@@ -29,6 +31,7 @@ use health::Health;
 use intake::Intake;
 use kills::Switchboard;
 use recent::Recent;
+use service::ServiceTally;
 use snapshot::{Registry, Snapshot};
 use tally::WorkerTally;
 
@@ -54,6 +57,10 @@ pub struct Live {
     pub exporter: Exporter,
     /// Counters of each worker.
     pub workers: Box<[Arc<WorkerTally>]>,
+    /// Counters of the replicas: legacy's, new's.
+    pub services: [Arc<ServiceTally>; 2],
+    /// Told with every revision that comes into force; for the one task that looks after replicas.
+    pub published: Notify,
     /// Open client connections of each worker.
     pub connections: Box<[AtomicUsize]>,
     hash_key: HashKey,
@@ -76,6 +83,8 @@ impl Live {
             recent: Recent::default(),
             exporter: Exporter::default(),
             workers: (0..workers).map(|_| Arc::default()).collect(),
+            services: Default::default(),
+            published: Notify::new(),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             hash_key,
         };
@@ -91,6 +100,7 @@ impl Live {
     /// Puts a revision into force. For the one task that writes snapshots.
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshot.store(Some(Arc::new(snapshot)));
+        self.published.notify_one();
     }
 
     /// The producer number of the shadow's thread.

@@ -7,6 +7,7 @@ use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Live;
+use super::service::{Ejected, Found, ServiceTally};
 use super::tally::{
     By, ClientError, Counter, Failover, FlagTally, Histogram, LATENCY_BOUNDS_MS, Label, Made, NotCompared, RouteTally,
     RunFailure, Skipped, StatusClass, Unidentified,
@@ -268,6 +269,7 @@ fn process(page: &mut Page, live: &Live) {
             }
         }
     }
+    replicas(page, live);
     page.family(names::KILLED);
     let killed: Vec<KillTarget> = live
         .kills
@@ -290,4 +292,41 @@ fn process(page: &mut Page, live: &Live) {
             .filter(|target| matches!(target, KillTarget::Subject(..)))
             .count(),
     );
+}
+
+fn replicas(page: &mut Page, live: &Live) {
+    if let Some(snapshot) = live.snapshot() {
+        page.family(names::ADDRESSES);
+        for backend in &snapshot.backends {
+            let targets = backend.service.targets();
+            let out = targets.all().iter().filter(|target| target.is_out()).count();
+            for (state, count) in [("in_service", targets.all().len() - out), ("out_of_service", out)] {
+                let labels = [("backend", backend.side.as_str()), ("state", state)];
+                page.sample(names::ADDRESSES, &labels, count);
+            }
+        }
+    }
+    page.family(names::EJECTIONS);
+    by_backend::<Ejected, 3>(page, live, names::EJECTIONS, "reason", |tally| &tally.ejections);
+    page.family(names::HEALTH_CHECKS);
+    by_backend::<Found, 2>(page, live, names::HEALTH_CHECKS, "result", |tally| &tally.checks);
+    page.family(names::LOOKUPS);
+    by_backend::<Found, 2>(page, live, names::LOOKUPS, "result", |tally| &tally.lookups);
+}
+
+fn by_backend<L: Label, const N: usize>(
+    page: &mut Page,
+    live: &Live,
+    name: &str,
+    label: &str,
+    of: impl Fn(&ServiceTally) -> &By<N>,
+) {
+    for side in Side::BOTH {
+        for member in L::ALL {
+            let value = of(&live.services[side.index()]).value(*member);
+            if value > 0 {
+                page.sample(name, &[("backend", side.as_str()), (label, member.label())], value);
+            }
+        }
+    }
 }

@@ -33,6 +33,8 @@ macro_rules! labels {
     };
 }
 
+pub(in crate::live) use labels;
+
 labels! {
     /// Why a copy was not sent. Nothing is skipped uncounted.
     Skipped {

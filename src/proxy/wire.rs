@@ -6,6 +6,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,14 +15,39 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::telemetry::clock;
+
+/// A connected socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// Over the network.
+    Tcp(TcpStream),
+    /// On this machine.
+    Unix(UnixStream),
+}
+
+// One match for every call: the methods are the same for each kind.
+macro_rules! each {
+    ($socket:expr, $stream:ident => $call:expr) => {
+        match $socket {
+            Socket::Tcp($stream) => $call,
+            Socket::Unix($stream) => $call,
+        }
+    };
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        each!(self, stream => stream.as_fd())
+    }
+}
 
 /// One socket to a backend.
 #[derive(Debug)]
 pub struct Wire {
-    stream: TcpStream,
+    stream: Socket,
     written: AtomicU64,
     last_write_nanos: AtomicU64,
     last_read_nanos: AtomicU64,
@@ -30,7 +56,7 @@ pub struct Wire {
 impl Wire {
     /// Wraps a connected socket.
     #[must_use]
-    pub fn new(stream: TcpStream) -> Arc<Self> {
+    pub fn new(stream: Socket) -> Arc<Self> {
         Arc::new(Self {
             stream,
             written: AtomicU64::new(0),
@@ -87,8 +113,8 @@ pub struct WireIo(pub Arc<Wire>);
 impl AsyncRead for WireIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.0.stream.poll_read_ready(cx))?;
-            match self.0.stream.try_read_buf(buf) {
+            ready!(each!(&self.0.stream, stream => stream.poll_read_ready(cx)))?;
+            match each!(&self.0.stream, stream => stream.try_read_buf(buf)) {
                 Ok(_) => {
                     self.0.last_read_nanos.store(clock::monotonic_nanos(), Relaxed);
                     return Poll::Ready(Ok(()));
@@ -111,8 +137,8 @@ impl AsyncWrite for WireIo {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.stream.poll_write_ready(cx))?;
-            match self.0.stream.try_write_vectored(bufs) {
+            ready!(each!(&self.0.stream, stream => stream.poll_write_ready(cx)))?;
+            match each!(&self.0.stream, stream => stream.try_write_vectored(bufs)) {
                 Ok(bytes) => {
                     self.0.wrote(bytes);
                     return Poll::Ready(Ok(bytes));

@@ -39,6 +39,10 @@ names! {
     CONNECTIONS = gauge "understudy_connections", "Open client connections.";
     ACCEPTED = counter "understudy_connections_accepted_total", "Client connections accepted.";
     IN_FLIGHT = gauge "understudy_requests_in_flight", "Requests under way, by backend.";
+    ADDRESSES = gauge "understudy_backend_addresses", "Addresses known of a backend, by whether they are in service.";
+    EJECTIONS = counter "understudy_backend_ejections_total", "Addresses of a backend taken out of service, by reason.";
+    HEALTH_CHECKS = counter "understudy_backend_health_checks_total", "Health checks of a backend's addresses, by result.";
+    LOOKUPS = counter "understudy_backend_lookups_total", "Look-ups of a backend's names, by result.";
     CAPTURE_BYTES = gauge "understudy_capture_bytes", "Bytes of bodies held for identity, failover, shadow and comparison.";
     OUTCOMES_LOST = counter "understudy_outcomes_lost_total", "Outcomes that the guard never saw because its ring was full.";
     RULES_REVISION = gauge "understudy_rules_revision", "Number of the rules that serve.";

@@ -24,6 +24,7 @@ mod observe;
 mod process;
 mod proxy;
 mod reload;
+mod replicas;
 mod scenario;
 mod shadow;
 mod sockets;

@@ -2,6 +2,7 @@
 //!
 //! Pure. Decoding refuses what no value of a type can be; what members mean together is checked by `build`.
 
+mod backend;
 mod budget;
 mod identity;
 mod listener;
@@ -10,10 +11,11 @@ pub(super) mod scalar;
 
 use crate::engine::ruleset::decode::{At, ByteSize, record, words};
 
+pub use backend::{Backend, Copies, Url};
 pub use budget::Budget;
 pub use listener::{Address, Listener};
 pub use route::{Route, ShadowText, WhenKilled, WithoutIdentity};
-pub use scalar::{Url, Workers};
+pub use scalar::Workers;
 
 use scalar::{Count, FilePath, HeaderBytes, Name, Network, Percent, SocketAddress, Timeout};
 
@@ -152,49 +154,4 @@ record! {
         new: Backend,
     }
     later: "twin";
-}
-
-record! {
-    /// One service.
-    pub struct Backend {
-        /// Where it is: `http://HOST:PORT`.
-        url: At<Url>,
-        /// The longest wait for a connection.
-        connect_timeout: Timeout = "1s",
-        /// The longest wait for an answer's headers after the request's last byte.
-        timeout: Timeout = "10s",
-        /// The longest pause within an answer's body; then the answer is cut. `null` is no limit: an event stream that says
-        /// nothing for hours needs it.
-        body_idle: Option<Timeout> = "10m",
-        /// How long an unused connection is kept: less than the service keeps it.
-        idle: Timeout = "1500ms",
-        /// The protocol spoken with it.
-        http: HttpVersion = "auto",
-        /// Which copies of requests it may be sent.
-        copies: Copies = "safe_methods",
-    }
-    later: "retired", "tls";
-}
-
-words! {
-    /// The protocol spoken with a service.
-    pub enum HttpVersion {
-        /// HTTP/1.1.
-        Auto = "auto",
-        /// HTTP/1.1.
-        One = "1",
-    }
-    later: "2", "h2", "h2c";
-}
-
-words! {
-    /// Which copies of requests a service may be sent.
-    pub enum Copies {
-        /// Copies of GET, HEAD and OPTIONS only.
-        SafeMethods = "safe_methods",
-        /// All: it honours `x-understudy-shadow: 1` and then acts on nothing.
-        DryRun = "dry_run",
-        /// All: what it does reaches nobody.
-        Isolated = "isolated",
-    }
 }

@@ -1,8 +1,8 @@
-//! The scalars of the configuration: addresses, URLs, methods, headers, shares, and numbers that may not be zero.
+//! The scalars of the configuration: addresses, methods, headers, shares, and numbers that may not be zero.
 //!
 //! Pure. Each says what it expects and how to write it; `decode` does the rest.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -68,91 +68,6 @@ impl Scalar for Network {
         one.or_else(|_| text.parse())
             .map(|network| Self(network.trunc()))
             .map_err(|_| Misfit::Kind)
-    }
-}
-
-/// Where a backend is: `http://host[:port]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Url {
-    /// Name or address; of an IPv6 address without its brackets.
-    pub host: String,
-    /// 80 if the URL has none.
-    pub port: u16,
-}
-
-impl Url {
-    /// `host:port`, an IPv6 address in brackets.
-    #[must_use]
-    pub fn authority(&self) -> String {
-        let Self { host, port } = self;
-        if host.contains(':') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        }
-    }
-}
-
-impl Scalar for Url {
-    const NAME: &'static str = "URL";
-    const KIND: &'static str = "a URL";
-    const REMEDY: &'static str = "write http://HOST:PORT, such as http://127.0.0.1:9001";
-
-    fn read(text: &str) -> Result<Self, Misfit> {
-        let misfit = |what: &str, remedy: &str| Err(Misfit::Because(what.to_owned(), remedy.to_owned()));
-        let rest = match text.split_once("://") {
-            Some(("http", rest)) => rest,
-            Some(("https", _)) => {
-                return misfit(
-                    "TLS to a backend is not in this version",
-                    "use http:// on a trusted network",
-                );
-            }
-            _ => return Err(Misfit::Kind),
-        };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        if rest.contains(['/', '?', '#']) {
-            return misfit(
-                "a backend's URL has a path",
-                "a request keeps its own path: write http://HOST:PORT",
-            );
-        }
-        if rest.contains('@') {
-            return misfit(
-                "a backend's URL has a user name",
-                "headers pass unchanged: let the client send its credentials",
-            );
-        }
-        let (host, port) = match rest.strip_prefix('[') {
-            Some(v6) => {
-                let Some((host, port)) = v6.split_once(']') else {
-                    return Err(Misfit::Kind);
-                };
-                host.parse::<Ipv6Addr>().map_err(|_| Misfit::Kind)?;
-                (host, port)
-            }
-            None => rest.split_at(rest.find(':').unwrap_or(rest.len())),
-        };
-        let v6 = host.contains(':');
-        let name = !host.is_empty()
-            && host
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-        let port = match port.strip_prefix(':') {
-            None if port.is_empty() => Some(80),
-            None => None,
-            Some(digits) => digits
-                .parse()
-                .ok()
-                .filter(|port| *port != 0 && !digits.starts_with('+')),
-        };
-        match port {
-            Some(port) if v6 || name => Ok(Self {
-                host: host.to_owned(),
-                port,
-            }),
-            _ => Err(Misfit::Kind),
-        }
     }
 }
 

@@ -13,10 +13,13 @@ use http::{Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
 use super::answers::{is_clear, keep_for};
-use super::connect::{Connection, connect};
+use super::busy::Busy;
+use super::connect::Connection;
 use super::failure::{CallError, classify};
 use super::pool::{Lease, Pool};
+use super::reach::within;
 use crate::live::backend::Backend;
+use crate::live::service::Pick;
 use crate::live::tally::RunFailure;
 use crate::proxy::body::{Outgoing, Source};
 use crate::proxy::sweep::Deadline;
@@ -64,16 +67,18 @@ impl Pool {
         };
         let total = patience.total.map(|total| self.sweep.deadline(total));
         let upgradable = head.headers.contains_key(UPGRADE);
-        let mut pooled = if upgradable {
-            None
-        } else {
-            self.take(backend, repeatable)
-        };
+        let mut fresh = upgradable;
         loop {
+            let busy = self.choose(backend, total.as_ref()).await?;
+            let pooled = if fresh {
+                None
+            } else {
+                self.take(&busy.target, repeatable)
+            };
             let reused = pooled.is_some();
-            let mut connection = match pooled {
-                Some(connection) => connection,
-                None => connect(backend, total.as_ref(), upgradable).await?,
+            let (busy, mut connection) = match pooled {
+                Some(connection) => (busy, connection),
+                None => self.reach(backend, busy, total.as_ref(), upgradable).await?,
             };
             let written_before = connection.wire.written();
             let again = (reused && repeatable).then(|| head.clone());
@@ -104,7 +109,7 @@ impl Pool {
                         keep_for(backend.idle, response.headers())
                     };
                     connection.tunnelled = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                    let lease = Lease::new(connection, self, backend, in_flight);
+                    let lease = Lease::new(connection, self, backend, busy, in_flight);
                     return Ok(Reply {
                         response,
                         lease,
@@ -115,16 +120,36 @@ impl Pool {
                     error.never_reached = returned.is_some() || connection.wire.written() == written_before;
                     // A pooled connection that turns out to be closed says nothing about the backend. Only a new
                     // one does.
+                    if error.timed_out {
+                        backend.service.suspect(&busy.target);
+                    }
                     let was_closed = error.failure == RunFailure::Reset && source.is_repeatable();
                     if reused && error.failure == RunFailure::Reset {
-                        self.distrust(backend);
+                        self.distrust(&busy.target);
                     }
                     let again = returned.map(|returned| *returned).or(again.filter(|_| was_closed));
                     match again {
                         Some(again) if reused => head = again,
                         _ => return Err(error),
                     }
-                    pooled = None;
+                    fresh = true;
+                }
+            }
+        }
+    }
+
+    async fn choose(&self, backend: &Backend, total: Option<&Deadline>) -> Result<Busy, CallError> {
+        let service = &backend.service;
+        loop {
+            match service.pick(&[], || self.turn()) {
+                Pick::One(target, choice) => return Ok(Busy::new(target, choice)),
+                Pick::Nobody { silent } => return Err(CallError::before(RunFailure::Connect, silent)),
+                Pick::Unknown => {
+                    let mut known = service.known();
+                    let told = known.wait_for(|known| *known);
+                    if within(backend.connect_timeout, total, told).await.is_none() {
+                        return Err(CallError::before(RunFailure::Connect, true));
+                    }
                 }
             }
         }

@@ -1,23 +1,19 @@
 //! Making a connection to a backend: the socket, its options, and the task that drives it.
 
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
-use super::failure::{CallError, is_local};
-use crate::live::backend::Backend;
+use super::failure::is_local;
+use crate::live::service::{Place, Target};
 use crate::live::tally::RunFailure;
 use crate::proxy::body::Outgoing;
-use crate::proxy::sweep::Deadline;
-use crate::proxy::wire::{Wire, WireIo};
+use crate::proxy::wire::{Socket, Wire, WireIo};
 use crate::telemetry::spawn;
 
 /// For how long a connection may have been idle to carry a request that must not be sent twice.
@@ -63,44 +59,19 @@ impl Drop for Connection {
     }
 }
 
-/// Opens a connection to a backend; an `upgradable` one may be taken over after a 101.
+/// Opens a connection to a replica; an `upgradable` one may be taken over after a 101. It takes as long as it takes.
 ///
 /// # Errors
-/// [`CallError`]: nothing was sent.
-pub(super) async fn connect(
-    backend: &Backend,
-    total: Option<&Deadline>,
-    upgradable: bool,
-) -> Result<Connection, CallError> {
-    let refused = |timed_out| CallError::before(RunFailure::Connect, timed_out);
-    let failed = |error: &io::Error| {
-        let failure = if is_local(error) {
+/// Nothing was sent.
+pub(super) async fn open(target: &Target, upgradable: bool) -> Result<Connection, RunFailure> {
+    let socket = dial(&target.place).await.map_err(|error| {
+        if is_local(&error) {
             RunFailure::Local
         } else {
             RunFailure::Connect
-        };
-        CallError::before(failure, false)
-    };
-    let connecting = TcpStream::connect((&*backend.host, backend.port));
-    let mut connecting = pin!(tokio::time::timeout(backend.connect_timeout, connecting));
-    let stream = poll_fn(|cx| {
-        if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-            return Poll::Ready(match connected {
-                Ok(Ok(stream)) => Ok(stream),
-                Ok(Err(error)) => Err(failed(&error)),
-                Err(_) => Err(refused(true)),
-            });
         }
-        match total.map(|total| total.poll_due(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(Err(refused(true))),
-            _ => Poll::Pending,
-        }
-    })
-    .await?;
-    // Neither option decides whether the request can be answered.
-    let _ = stream.set_nodelay(true);
-    let _ = keep_alive(&stream);
-    let wire = Wire::new(stream);
+    })?;
+    let wire = Wire::new(socket);
     let (sender, connection) = http1::Builder::new()
         .max_headers(ANSWER_HEADERS)
         .max_header_size(BUFFER_BYTES)
@@ -110,7 +81,7 @@ pub(super) async fn connect(
         .allow_obsolete_multiline_headers_in_responses(true)
         .handshake(TokioIo::new(WireIo(Arc::clone(&wire))))
         .await
-        .map_err(|_| refused(false))?;
+        .map_err(|_| RunFailure::Connect)?;
     // What ended it reaches whoever waits for an answer; an idle connection may end as it likes.
     if upgradable {
         drop(spawn::task("upstream", async move {
@@ -125,9 +96,22 @@ pub(super) async fn connect(
         sender,
         wire,
         since_nanos: 0,
-        keep: backend.idle,
+        keep: Duration::ZERO,
         tunnelled: false,
     })
+}
+
+async fn dial(place: &Place) -> io::Result<Socket> {
+    match place {
+        Place::Ip(address) => {
+            let stream = TcpStream::connect(address).await?;
+            // Neither option decides whether the request can be answered.
+            let _ = stream.set_nodelay(true);
+            let _ = keep_alive(&stream);
+            Ok(Socket::Tcp(stream))
+        }
+        Place::Socket(path) => UnixStream::connect(path).await.map(Socket::Unix),
+    }
 }
 
 // Finds a peer that vanished without a word, on connections that carry long answers.

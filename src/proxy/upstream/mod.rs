@@ -5,13 +5,17 @@
 //! crosses the request on the wire costs no request that may be repeated: it goes out once more, on a new connection.
 
 mod answers;
+mod busy;
 mod call;
+mod care;
 mod connect;
 mod failure;
 mod pool;
+mod reach;
 #[cfg(test)]
 mod tests;
 
 pub use call::{Patience, Reply};
+pub use care::look_after;
 pub use failure::CallError;
 pub use pool::{Lease, Pool};

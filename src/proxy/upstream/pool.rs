@@ -1,12 +1,15 @@
 //! The idle connections of one worker, and the rules by which they are used again.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::busy::Busy;
 use super::connect::{Connection, FRESH};
 use crate::live::backend::{Backend, InFlight};
+use crate::live::service::Target;
 use crate::proxy::sweep::{Deadline, Sweep};
 use crate::telemetry::clock;
 
@@ -20,11 +23,12 @@ const KEPT: usize = 256;
 /// The idle connections of one worker.
 #[derive(Debug)]
 pub struct Pool {
-    idle: Mutex<HashMap<Arc<str>, Idle>>,
+    idle: Mutex<HashMap<u64, Idle>>,
+    turn: AtomicUsize,
     pub(super) sweep: Arc<Sweep>,
 }
 
-/// What is kept for one address.
+/// What is kept for one replica.
 #[derive(Debug, Default)]
 struct Idle {
     // The newest stand last.
@@ -45,7 +49,7 @@ impl Idle {
 #[derive(Debug)]
 pub struct Lease {
     connection: Option<Connection>,
-    key: Arc<str>,
+    busy: Busy,
     pool: Arc<Pool>,
     // Longest pause within the answer's body; set while the backend is waited for.
     body_idle: Option<Duration>,
@@ -54,10 +58,16 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(connection: Connection, pool: &Arc<Pool>, backend: &Backend, in_flight: InFlight) -> Self {
+    pub(super) fn new(
+        connection: Connection,
+        pool: &Arc<Pool>,
+        backend: &Backend,
+        busy: Busy,
+        in_flight: InFlight,
+    ) -> Self {
         Self {
             connection: Some(connection),
-            key: Arc::clone(&backend.authority),
+            busy,
             pool: Arc::clone(pool),
             body_idle: backend.body_idle,
             pause: None,
@@ -87,13 +97,13 @@ impl Lease {
         {
             connection.since_nanos = clock::monotonic_nanos();
             let mut idle = self.pool.lock();
-            if let Some(kept) = idle.get_mut(&self.key) {
+            if let Some(kept) = idle.get_mut(&self.busy.target.id) {
                 if kept.connections.len() < KEPT {
                     kept.connections.push(connection);
                 }
             } else {
                 idle.insert(
-                    Arc::clone(&self.key),
+                    self.busy.target.id,
                     Idle {
                         connections: vec![connection],
                         distrusted_until_nanos: 0,
@@ -110,6 +120,7 @@ impl Pool {
     pub fn new(sweep: Arc<Sweep>) -> Arc<Self> {
         Arc::new(Self {
             idle: Mutex::default(),
+            turn: AtomicUsize::new(0),
             sweep,
         })
     }
@@ -127,18 +138,18 @@ impl Pool {
     }
 
     /// Notes that a backend closed a connection without announcing it.
-    pub(super) fn distrust(&self, backend: &Backend) {
+    pub(super) fn distrust(&self, target: &Target) {
         let mut idle = self.lock();
-        idle.entry(Arc::clone(&backend.authority))
+        idle.entry(target.id)
             .or_default()
             .distrust(true, clock::monotonic_nanos());
     }
 
     /// A connection that may be written to, if one is idle.
-    pub(super) fn take(&self, backend: &Backend, repeatable: bool) -> Option<Connection> {
+    pub(super) fn take(&self, target: &Target, repeatable: bool) -> Option<Connection> {
         let now = clock::monotonic_nanos();
         let mut idle = self.lock();
-        let idle = idle.get_mut(&backend.authority)?;
+        let idle = idle.get_mut(&target.id)?;
         let mut at = idle.connections.len();
         while at > 0 {
             at -= 1;
@@ -167,7 +178,12 @@ impl Pool {
         None
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Idle>> {
+    /// A number that goes round.
+    pub(super) fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

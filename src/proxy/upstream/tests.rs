@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::engine::vocab::Side;
 use crate::live::backend::Backend;
+use crate::live::service::{Ejection, Endpoint, Service, Spec};
 use crate::live::tally::RunFailure;
 use crate::proxy::body::Source;
 use crate::proxy::sweep::Sweep;
@@ -24,12 +25,24 @@ fn pool() -> Arc<Pool> {
     Pool::new(sweep)
 }
 
+fn spec(at: SocketAddr) -> Spec {
+    Spec {
+        side: Side::Legacy,
+        endpoints: vec![Endpoint::Host(at.ip().to_string().into(), at.port())],
+        connect_timeout: Duration::from_secs(2),
+        dns_refresh: Duration::from_secs(30),
+        health: None,
+        ejection: Ejection {
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(30),
+        },
+    }
+}
+
 fn backend(at: SocketAddr) -> Arc<Backend> {
     Arc::new(Backend {
         side: Side::Legacy,
-        host: at.ip().to_string().into(),
-        port: at.port(),
-        authority: at.to_string().into(),
+        service: Service::new(spec(at), None, Arc::default()),
         connect_timeout: Duration::from_secs(2),
         timeout: Duration::from_secs(2),
         body_idle: None,

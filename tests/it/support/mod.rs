@@ -63,8 +63,9 @@ located!(Backend, Blackhole, Listener, Nobody);
 
 /// What an instance is made of.
 pub struct Plan {
-    pub legacy: String,
-    pub new: String,
+    /// YAML: a URL in quotes, or a list of them.
+    pub legacy_url: String,
+    pub new_url: String,
     /// The list of listeners; the first is the one that clients of the tests connect to.
     pub listeners: String,
     /// YAML under `routes:`; each line already indented as a list item.
@@ -86,8 +87,8 @@ pub struct Plan {
 impl Plan {
     pub fn new(legacy: &impl Located, new: &impl Located) -> Self {
         Self {
-            legacy: format!("http://{}", legacy.address()),
-            new: format!("http://{}", new.address()),
+            legacy_url: format!("\"http://{}\"", legacy.address()),
+            new_url: format!("\"http://{}\"", new.address()),
             listeners: "[ { address: \"127.0.0.1:0\" } ]".to_owned(),
             routes: String::new(),
             more: String::new(),
@@ -183,7 +184,7 @@ impl Plan {
              admin: {{ address: \"127.0.0.1:0\"{}{} }}\n\
              {}\
              state: {{ path: {} }}\n\
-             backends:\n  legacy: {{ url: \"{}\"{} }}\n  new: {{ url: \"{}\"{} }}\n\
+             backends:\n  legacy: {{ url: {}{} }}\n  new: {{ url: {}{} }}\n\
              {}\nroutes:\n{}\n",
             self.listeners,
             member(&tokens_file),
@@ -193,9 +194,9 @@ impl Plan {
                 path("features.yaml")
             )),
             path("understudy.db"),
-            self.legacy,
+            self.legacy_url,
             member(&self.legacy_more),
-            self.new,
+            self.new_url,
             member(&self.new_more),
             self.more,
             self.routes,
