@@ -167,15 +167,15 @@ pub fn start(options: Options) -> Result<App, StartError> {
     }
 
     let workers = worker_count(config.workers);
+    let budget = config.capture.budget_bytes;
+    let (live, ends) = Live::new(workers, budget, opened.hash_key);
     let Sockets {
         workers: sockets,
         addresses,
         admin: admin_socket,
         admin_address,
         files,
-    } = Sockets::open(&config, workers)?;
-    let budget = config.capture.budget_bytes;
-    let (live, ends) = Live::new(workers, budget, opened.hash_key);
+    } = Sockets::open(&config, workers, &live)?;
     live.kills.change(|kills| kills.join(&opened.kills));
     if let Some(unreadable) = &opened.unreadable {
         let why = unreadable.to_string();
@@ -369,6 +369,7 @@ impl Front<'_> {
                 },
             },
             connections: limits.connections,
+            handshake: limits.handshake,
         };
         let (neighbours, inboxes) = listen::neighbours(sockets.len());
         let base = process_bits();

@@ -8,12 +8,15 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::StartError;
 use crate::config::{Address, Config, Listener};
-use crate::proxy::listen::{self, BACKLOG, Listening};
+use crate::live::Live;
+use crate::proxy::entrance::Entrance;
+use crate::proxy::listen::{self, BACKLOG, Listening, Queue};
 
 /// Every socket of an instance.
 #[derive(Debug)]
@@ -35,12 +38,19 @@ impl Sockets {
     ///
     /// # Errors
     /// [`StartError::Listen`] with the first address that cannot be had; then nothing is open.
-    pub fn open(config: &Config, workers: usize) -> Result<Self, StartError> {
+    pub fn open(config: &Config, workers: usize, live: &Live) -> Result<Self, StartError> {
         let mut per_worker: Vec<Vec<Listening>> = (0..workers).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         let mut files = SocketFiles::default();
         for listener in &config.listeners {
             let refused = |error| StartError::Listen(listener.address.clone(), error);
+            let entrance = Arc::new(Entrance {
+                tls: listener.tls.as_ref().map(|_| live.certificates.cell(&listener.name)),
+            });
+            let listening = |queue| Listening {
+                queue,
+                entrance: Arc::clone(&entrance),
+            };
             match &listener.address {
                 Address::Tcp(address) => {
                     let sockets = listen::bind(*address, workers).map_err(refused)?;
@@ -48,7 +58,7 @@ impl Sockets {
                         addresses.push(Address::Tcp(first.local_addr().map_err(refused)?));
                     }
                     let shares = per_worker.iter_mut().zip(sockets);
-                    shares.for_each(|(share, socket)| share.push(Listening::Tcp(socket)));
+                    shares.for_each(|(share, socket)| share.push(listening(Queue::Tcp(socket))));
                 }
                 Address::Unix(path) => {
                     let socket = bind_file(path, listener).map_err(refused)?;
@@ -56,7 +66,7 @@ impl Sockets {
                     addresses.push(listener.address.clone());
                     // One file, one queue: every worker takes from it.
                     for share in &mut per_worker {
-                        share.push(Listening::Unix(socket.try_clone().map_err(refused)?));
+                        share.push(listening(Queue::Unix(socket.try_clone().map_err(refused)?)));
                     }
                 }
             }

@@ -7,14 +7,20 @@ use crate::engine::ruleset::decode::ByteSize;
 use crate::engine::ruleset::problem::{Place, Problems};
 
 use super::raw::scalar::SocketAddress;
+use super::tls::Files;
 use super::{Admin, Capture, Config, Limits, Logs, Token, backends, listeners, path_at, raw, routes};
 
 /// Checks what members mean together. `tokens` is missing if the tokens file was wrong, which has been said.
-pub(super) fn build(raw: raw::Config, tokens: Option<Vec<Token>>, problems: &mut Problems) -> Option<Config> {
+pub(super) fn build(
+    raw: raw::Config,
+    tokens: Option<Vec<Token>>,
+    files: &Files,
+    problems: &mut Problems,
+) -> Option<Config> {
     let admin_at = raw.admin.address.place.clone();
     let addresses = listeners::addresses(&raw.listeners, &raw.admin.address, problems);
     backends::check(&raw.backends, &addresses, problems);
-    let listeners = listeners::build(raw.listeners.value, problems);
+    let listeners = listeners::build(raw.listeners.value, files, problems);
     let capture = capture(&raw.capture, problems);
     let limits = limits(&raw.limits, problems);
     let admin = admin(raw.admin, tokens, &admin_at, problems);
@@ -104,6 +110,7 @@ fn limits(written: &raw::Limits, problems: &mut Problems) -> Limits {
         body_idle: written.body_idle.0,
         write_timeout: written.write_timeout.0,
         idle: written.idle.0,
+        handshake: written.handshake.0,
         connections: written.connections.0,
         in_flight: written.in_flight.0,
         drain: written.drain.0,

@@ -1,12 +1,13 @@
 //! Where clients connect: what the members of a listener mean together.
 //!
-//! Pure. In: the decoded list with places. Out: one [`Listener`] each, problems and warnings.
+//! In: the decoded list with places, and the content of files. Out: one [`Listener`] each, problems and warnings.
 
 use crate::engine::ruleset::decode::At;
 use crate::engine::ruleset::problem::Problems;
 
 use super::raw::scalar::SocketAddress;
 use super::raw::{self, Address};
+use super::tls::{self, Files, Tls};
 
 /// Who may connect to a socket file when nothing is said: its owner and its group.
 const MODE: u32 = 0o660;
@@ -14,10 +15,22 @@ const MODE: u32 = 0o660;
 /// One address that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
+    /// Its address as it is written, and its number among several with the same one.
+    pub name: String,
     /// Where.
     pub address: Address,
     /// The permissions of the socket file, if it is one.
     pub mode: u32,
+    /// What handshakes need, if it speaks TLS.
+    pub tls: Option<Tls>,
+}
+
+impl Listener {
+    /// Whether both are the same socket in all that a reload cannot change; certificates it can.
+    #[must_use]
+    pub fn is_same_socket(&self, other: &Self) -> bool {
+        (&self.address, self.mode, self.tls.is_some()) == (&other.address, other.mode, other.tls.is_some())
+    }
 }
 
 /// Whether two sockets would get in each other's way, or one the other's connections.
@@ -76,8 +89,8 @@ pub(super) fn addresses(
 }
 
 /// What each listener is.
-pub(super) fn build(written: Vec<At<raw::Listener>>, problems: &mut Problems) -> Vec<Listener> {
-    let mut listeners = Vec::new();
+pub(super) fn build(written: Vec<At<raw::Listener>>, files: &Files, problems: &mut Problems) -> Vec<Listener> {
+    let mut listeners: Vec<Listener> = Vec::new();
     for (index, At { value: written, .. }) in written.into_iter().enumerate() {
         if let Some(mode) = written
             .mode
@@ -91,9 +104,23 @@ pub(super) fn build(written: Vec<At<raw::Listener>>, problems: &mut Problems) ->
                 "remove them: they belong to a socket file, `address: unix:/PATH`",
             );
         }
+        let tls = written
+            .tls
+            .as_ref()
+            .and_then(|tls| tls::build(tls, format!("listeners[{index}].tls"), files, problems));
+        let before = listeners
+            .iter()
+            .filter(|known| known.address == *written.address)
+            .count();
+        let name = match before {
+            0 => written.address.to_string(),
+            before => format!("{}#{}", *written.address, before + 1),
+        };
         listeners.push(Listener {
+            name,
             address: written.address.value,
             mode: written.mode.map_or(MODE, |mode| mode.value.0),
+            tls,
         });
     }
     listeners

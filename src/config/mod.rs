@@ -1,4 +1,4 @@
-//! The configuration: the file that `--config` names, and the tokens file that it names, as one checked value.
+//! The configuration: the file that `--config` names, and the files for tokens and TLS that it names, as one checked value.
 //!
 //! [`load`] and [`load_by`] read files and are all the I/O here; the rest is pure. In: YAML. Out: a [`Config`], or all
 //! problems at once, each with file, line, column and remedy. `raw` says what may be written, `build` what members mean
@@ -13,6 +13,7 @@ mod reference;
 mod routes;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tokens;
 
 use std::io;
@@ -34,6 +35,7 @@ use crate::engine::vocab::Side;
 pub use listeners::Listener;
 pub use raw::{Address, SubjectLog, Url, Workers};
 pub use reference::reference;
+pub use tls::Tls;
 pub use tokens::{Role, Token};
 
 use raw::scalar::FilePath;
@@ -112,6 +114,8 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Without a request.
     pub idle: Duration,
+    /// For a TLS handshake.
+    pub handshake: Duration,
     /// Client connections at once.
     pub connections: usize,
     /// Requests on their way to one backend at once.
@@ -231,7 +235,8 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
     load_by(path, &mut |path| std::fs::read(path))
 }
 
-/// Reads the configuration with the files that `read_file` answers: the one at `path`, and the tokens file it names.
+/// Reads the configuration with the files that `read_file` answers: the one at `path`, and those that it names for tokens
+/// and TLS.
 ///
 /// # Errors
 /// All problems, then all warnings, sorted by place.
@@ -281,8 +286,10 @@ pub fn read(path: &Path, read_file: ReadFile<'_>, problems: &mut Problems) -> Re
             }
         },
     };
+    let listeners = section::<Vec<At<raw::Listener>>>(&file, &tree, "listeners").unwrap_or_default();
+    let files = tls::Files::read(&listeners, path, read_file);
     Reading {
-        config: raw.and_then(|raw| build::build(raw, tokens, problems)),
+        config: raw.and_then(|raw| build::build(raw, tokens, &files, problems)),
         flags_file: section::<raw::Flags>(&file, &tree, "flags").and_then(|flags| path_at(flags.file)),
     }
 }

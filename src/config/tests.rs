@@ -63,7 +63,13 @@ fn least_configuration_gets_every_default() {
     assert_eq!(config.environment, "production");
     assert_eq!(config.workers, Workers::Auto);
     let address = Address::Tcp("127.0.0.1:8080".parse().unwrap());
-    assert_eq!(config.listeners, [Listener { address, mode: 0o660 }]);
+    let listener = Listener {
+        name: "127.0.0.1:8080".to_owned(),
+        address,
+        mode: 0o660,
+        tls: None,
+    };
+    assert_eq!(config.listeners, [listener]);
     assert_eq!(config.admin.address, "127.0.0.1:9090".parse().unwrap());
     assert!(config.admin.tokens.is_empty());
     assert_eq!(config.flags_file, None);
@@ -86,6 +92,7 @@ fn least_configuration_gets_every_default() {
             body_idle: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             idle: Duration::from_secs(75),
+            handshake: Duration::from_secs(10),
             connections: 20_000,
             in_flight: 4_096,
             drain: Duration::from_secs(30),
@@ -219,8 +226,8 @@ fn keys_of_later_versions_are_named_as_such() {
     let text = "\
 fleet: { redis: redis://127.0.0.1:6379/0 }
 ofrep: { address: 127.0.0.1:9091 }
-listeners: [{ address: 127.0.0.1:8080, tls: { cert: a, key: b } }]
-limits: { handshake: 10s }
+listeners: [{ address: 127.0.0.1:8080 }]
+limits: {}
 backends:
   legacy: { url: http://127.0.0.1:9001, retired: true }
   new: { url: http://127.0.0.1:9002, http: 2, tls: {} }
@@ -251,8 +258,6 @@ routes:
         [
             (1, 1),
             (2, 1),
-            (3, 40),
-            (4, 11),
             (6, 41),
             (7, 44),
             (7, 47),
@@ -432,8 +437,10 @@ fn socket_files_are_listeners_with_permissions() {
     );
     let listeners = good(&text).listeners;
     let unix = |path: &str, mode| Listener {
+        name: format!("unix:{path}"),
         address: Address::Unix(path.into()),
         mode,
+        tls: None,
     };
     assert_eq!(listeners, [unix("/run/a.sock", 0o660), unix("b.sock", 0o600)]);
     let long = "x".repeat(108);
@@ -723,7 +730,7 @@ fn reference_names_every_key_of_the_example() {
     ] {
         assert!(page.contains(&format!("| `{key}` |")), "{key}");
     }
-    assert!(!page.contains("tls"), "no trace of what this version does not have");
+    assert!(!page.contains("fleet"), "no trace of what this version does not have");
 }
 
 proptest! {

@@ -67,6 +67,13 @@ pub fn publish(live: &Live, config: &Config, rules: Ruleset) {
         .iter()
         .map(|(_, flag)| live.registry.flag(flag.key.as_str()))
         .collect();
+    for listener in &config.listeners {
+        if let Some(tls) = &listener.tls {
+            live.certificates
+                .cell(&listener.name)
+                .publish(&tls.server, &tls.not_after_unix_s, tls.hash());
+        }
+    }
     live.budget.resize(config.capture.budget_bytes);
     live.publish(Snapshot {
         routes,
@@ -155,6 +162,7 @@ pub fn waits_for_restart(running: &Config, read: &Config) -> Vec<String> {
             l.header_timeout,
             l.write_timeout,
             l.idle,
+            l.handshake,
             l.connections,
             l.drain,
         )
@@ -168,9 +176,11 @@ pub fn waits_for_restart(running: &Config, read: &Config) -> Vec<String> {
             .collect();
         (admin.address, admin.tokens_file.clone(), admin.metrics_token, known)
     };
+    let same_sockets = a.listeners.len() == b.listeners.len()
+        && a.listeners.iter().zip(&b.listeners).all(|(a, b)| a.is_same_socket(b));
     let differs = [
         ("workers", a.workers != b.workers),
-        ("listeners", a.listeners != b.listeners),
+        ("listeners", !same_sockets),
         ("admin", tokens(a) != tokens(b)),
         ("state.path", a.state_path != b.state_path),
         ("limits", client(a) != client(b)),

@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod budget;
+pub mod certificates;
 pub mod divergences;
 pub mod health;
 pub mod intake;
@@ -26,6 +27,7 @@ use crate::telemetry::clock;
 use crate::telemetry::exporter::Exporter;
 
 use budget::Budget;
+use certificates::Certificates;
 use divergences::Divergences;
 use health::Health;
 use intake::Intake;
@@ -43,6 +45,8 @@ pub struct Live {
     pub kills: Switchboard,
     /// The way to the judges.
     pub intake: Intake,
+    /// What TLS handshakes need.
+    pub certificates: Certificates,
     /// The memory for bodies.
     pub budget: Arc<Budget>,
     /// The last exchanges that differed.
@@ -76,6 +80,7 @@ impl Live {
             snapshot: ArcSwapOption::empty(),
             kills: Switchboard::default(),
             intake,
+            certificates: Certificates::default(),
             budget: Budget::new(capture_budget),
             divergences: Divergences::default(),
             registry: Registry::new(producers),

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Live;
 use super::service::{Ejected, Found, ServiceTally};
 use super::tally::{
-    By, ClientError, Counter, Failover, FlagTally, Histogram, LATENCY_BOUNDS_MS, Label, Made, NotCompared, RouteTally,
-    RunFailure, Skipped, StatusClass, Unidentified,
+    By, ClientError, Counter, Failover, FlagTally, HandshakeError, Histogram, LATENCY_BOUNDS_MS, Label, Made,
+    NotCompared, RouteTally, RunFailure, Skipped, StatusClass, TlsVersion, Unidentified,
 };
 use crate::engine::guard::KillTarget;
 use crate::engine::vocab::{Reason, Side};
@@ -240,6 +240,27 @@ fn process(page: &mut Page, live: &Live) {
         &[],
         live.connections.iter().map(|n| n.load(Relaxed)).sum::<usize>(),
     );
+    page.family(names::HANDSHAKES);
+    for version in TlsVersion::ALL {
+        let value = sum(workers().map(|worker| worker.handshakes.value(*version)));
+        page.sample(names::HANDSHAKES, &[("version", version.label())], value);
+    }
+    page.family(names::HANDSHAKES_FAILED);
+    for reason in HandshakeError::ALL {
+        let value = sum(workers().map(|worker| worker.handshakes_failed.value(*reason)));
+        page.sample(names::HANDSHAKES_FAILED, &[("reason", reason.label())], value);
+    }
+    page.family(names::CERTIFICATE_ENDS);
+    for (listener, ends) in live.certificates.ends() {
+        for (index, end) in ends.into_iter().enumerate() {
+            let index = index.to_string();
+            page.sample(
+                names::CERTIFICATE_ENDS,
+                &[("listener", &listener), ("index", &index)],
+                end,
+            );
+        }
+    }
     page.family(names::CAPTURE_BYTES);
     page.sample(names::CAPTURE_BYTES, &[], live.budget.used());
     page.family(names::OUTCOMES_LOST);

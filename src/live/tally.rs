@@ -154,6 +154,38 @@ impl ClientError {
 }
 
 labels! {
+    /// Why a TLS handshake came to nothing.
+    HandshakeError {
+        /// The client's certificate is not what the listener's authorities sign, or has expired.
+        BadClientCertificate = "bad_client_certificate",
+        /// The client left.
+        Cut = "cut",
+        /// What arrived is TLS, and not as its rules ask.
+        Malformed = "malformed",
+        /// The client showed no certificate where one is required.
+        NoClientCertificate = "no_client_certificate",
+        /// No version, cipher or signature that both sides know.
+        NothingInCommon = "nothing_in_common",
+        /// Plain text, most often HTTP.
+        Plaintext = "plaintext",
+        /// The client refused, most often our certificate.
+        RefusedByClient = "refused_by_client",
+        /// It took longer than `limits.handshake`.
+        Timeout = "timeout",
+    }
+}
+
+labels! {
+    /// The version of TLS that a handshake agreed on.
+    TlsVersion {
+        /// TLS 1.2.
+        Two = "1.2",
+        /// TLS 1.3.
+        Three = "1.3",
+    }
+}
+
+labels! {
     /// The class of a failover.
     Failover {
         /// Not one byte reached the new path.
@@ -410,6 +442,10 @@ pub struct WorkerTally {
     pub accepted: Counter,
     /// Client connections ended for what arrived on them.
     pub client_errors: By<{ ClientError::COUNT }>,
+    /// TLS handshakes that came about, by version.
+    pub handshakes: By<2>,
+    /// TLS handshakes that came to nothing.
+    pub handshakes_failed: By<8>,
     /// Decisions timed: 1 in 1,024.
     pub decision_nanos: Counter,
     /// How many were timed.
@@ -436,6 +472,8 @@ mod tests {
         check::<RunFailure, 7>();
         check::<Made, 11>();
         check::<ClientError, { ClientError::COUNT }>();
+        check::<HandshakeError, 8>();
+        check::<TlsVersion, 2>();
         check::<Failover, 3>();
         check::<NotCompared, 3>();
         check::<Unidentified, { Unidentified::COUNT }>();

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::connection;
+use super::entrance::Entrance;
 use super::socket::{Peer, Stream};
 use super::stage::Worker;
 use crate::live::Live;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub connection: connection::Settings,
     /// The most connections, over all workers.
     pub connections: usize,
+    /// The longest wait for what comes before HTTP.
+    pub handshake: Duration,
 }
 
 /// One worker's door.
@@ -66,29 +69,51 @@ impl Door {
     }
 
     /// Lets a connection in, or tells it that there are too many.
-    pub fn enter(&self, stream: Stream, peer: Peer) {
+    pub fn enter(&self, stream: Stream, peer: Peer, entrance: Arc<Entrance>) {
         let worker = &self.worker;
         let open: usize = worker.live.connections.iter().map(|n| n.load(Relaxed)).sum();
         if open >= self.settings.connections {
             worker.tally.client_errors.add(ClientError::TooMany);
-            if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
-                drop(spawn::task("refusal", async move {
-                    // Whoever takes longer is closed all the same.
-                    let _ = tokio::time::timeout(REFUSAL, refuse(stream)).await;
-                    drop(permit);
-                }));
-            }
+            self.turn_away(stream, peer, entrance);
             return;
         }
         worker.tally.accepted.add();
         let counted = Counted::new(Arc::clone(&worker.live), worker.shard);
-        let settings = self.settings.connection;
-        let connection = connection::serve(Arc::clone(worker), settings, stream, peer, self.drain.clone());
         let serving = self.serving.clone();
+        let (worker, settings, drain) = (Arc::clone(worker), self.settings, self.drain.clone());
+        if entrance.is_open() {
+            let connection = connection::serve(worker, settings.connection, stream, peer, drain);
+            drop(spawn::task("connection", async move {
+                connection.await;
+                drop((counted, serving));
+            }));
+            return;
+        }
         drop(spawn::task("connection", async move {
-            connection.await;
+            // Boxed, so that a connection which is through costs no more than one that had nothing to get through.
+            let passed = Box::pin(entrance.pass(&worker, settings.handshake, stream, peer)).await;
+            if let Some((stream, peer)) = passed {
+                connection::serve(worker, settings.connection, stream, peer, drain).await;
+            }
             drop((counted, serving));
         }));
+    }
+
+    /// Tells a connection that there are too many, as far as that costs little.
+    fn turn_away(&self, stream: Stream, peer: Peer, entrance: Arc<Entrance>) {
+        if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
+            let worker = Arc::clone(&self.worker);
+            drop(spawn::task("refusal", async move {
+                let refusal = async {
+                    if let Some((stream, _)) = Box::pin(entrance.pass(&worker, REFUSAL, stream, peer)).await {
+                        // Whoever takes longer is closed all the same.
+                        let _ = refuse(stream).await;
+                    }
+                };
+                let _ = tokio::time::timeout(REFUSAL, refusal).await;
+                drop(permit);
+            }));
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 
 use super::door::{Door, Settings};
+use super::entrance::Entrance;
 use super::socket::{Peer, Stream};
 use super::stage::Worker;
 use crate::live::Live;
@@ -29,45 +30,76 @@ pub const BACKLOG: i32 = 4_096;
 /// How long to wait when the process has no descriptors left to accept with.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
 
-/// A socket that connections wait at, before a runtime has it.
+/// A socket that connections wait at, before a runtime has it, and how they get in from there.
 #[derive(Debug)]
-pub enum Listening {
+pub struct Listening {
+    /// The socket.
+    pub queue: Queue,
+    /// The way in.
+    pub entrance: Arc<Entrance>,
+}
+
+/// A socket that connections wait at.
+#[derive(Debug)]
+pub enum Queue {
     /// At an address of the network.
     Tcp(StdTcpListener),
     /// At a socket file.
     Unix(StdUnixListener),
 }
 
-enum Listener {
+struct Listener {
+    queue: Bound,
+    entrance: Arc<Entrance>,
+}
+
+enum Bound {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 impl Listener {
     fn new(listening: Listening) -> io::Result<Self> {
-        match listening {
-            Listening::Tcp(socket) => TcpListener::from_std(socket).map(Self::Tcp),
-            Listening::Unix(socket) => UnixListener::from_std(socket).map(Self::Unix),
-        }
+        let queue = match listening.queue {
+            Queue::Tcp(socket) => Bound::Tcp(TcpListener::from_std(socket)?),
+            Queue::Unix(socket) => Bound::Unix(UnixListener::from_std(socket)?),
+        };
+        Ok(Self {
+            queue,
+            entrance: listening.entrance,
+        })
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
-        match self {
-            Self::Tcp(socket) => socket
+        let accepted = match &self.queue {
+            Bound::Tcp(socket) => socket
                 .poll_accept(cx)
-                .map_ok(|(stream, address)| Accepted(Stream::Tcp(stream), Some(address))),
-            Self::Unix(socket) => socket
+                .map_ok(|(stream, address)| (Stream::Tcp(stream), Some(address))),
+            Bound::Unix(socket) => socket
                 .poll_accept(cx)
-                .map_ok(|(stream, _)| Accepted(Stream::Unix(stream), None)),
-        }
+                .map_ok(|(stream, _)| (Stream::Unix(stream), None)),
+        };
+        accepted.map_ok(|(stream, address)| Accepted {
+            stream,
+            address,
+            entrance: Arc::clone(&self.entrance),
+        })
     }
 }
 
-struct Accepted(Stream, Option<SocketAddr>);
+struct Accepted {
+    stream: Stream,
+    address: Option<SocketAddr>,
+    entrance: Arc<Entrance>,
+}
 
 /// A connection that one worker passes on to another.
 #[derive(Debug)]
-pub struct Passed(Unbound, Option<SocketAddr>);
+pub struct Passed {
+    stream: Unbound,
+    address: Option<SocketAddr>,
+    entrance: Arc<Entrance>,
+}
 
 /// A stream that no runtime has.
 #[derive(Debug)]
@@ -77,20 +109,30 @@ enum Unbound {
 }
 
 impl Passed {
-    fn new(Accepted(stream, address): Accepted) -> io::Result<Self> {
-        let unbound = match stream {
+    fn new(accepted: Accepted) -> io::Result<Self> {
+        let stream = match accepted.stream {
             Stream::Tcp(stream) => Unbound::Tcp(stream.into_std()?),
             Stream::Unix(stream) => Unbound::Unix(stream.into_std()?),
+            // Handshakes come after the door.
+            Stream::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
         };
-        Ok(Self(unbound, address))
+        Ok(Self {
+            stream,
+            address: accepted.address,
+            entrance: accepted.entrance,
+        })
     }
 
     fn take(self) -> io::Result<Accepted> {
-        let stream = match self.0 {
+        let stream = match self.stream {
             Unbound::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
             Unbound::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
         };
-        Ok(Accepted(stream, self.1))
+        Ok(Accepted {
+            stream,
+            address: self.address,
+            entrance: self.entrance,
+        })
     }
 }
 
@@ -233,13 +275,13 @@ impl Room {
         }
     }
 
-    fn enter(&self, Accepted(stream, address): Accepted) {
-        if let Stream::Tcp(stream) = &stream {
+    fn enter(&self, accepted: Accepted) {
+        if let Stream::Tcp(stream) = &accepted.stream {
             // Without it a small answer waits for the client's acknowledgement of the one before.
             let _ = stream.set_nodelay(true);
         }
-        let peer = Peer::of(&stream, address);
-        self.door.enter(stream, peer);
+        let peer = Peer::of(&accepted.stream, accepted.address);
+        self.door.enter(accepted.stream, peer, accepted.entrance);
     }
 }
 

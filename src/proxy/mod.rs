@@ -9,6 +9,7 @@ pub mod client;
 pub mod connection;
 mod decisions;
 pub mod door;
+pub mod entrance;
 pub mod error;
 pub mod exchange;
 pub mod failover;

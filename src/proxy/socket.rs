@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
 
 /// A client's stream of bytes, ready for HTTP.
 #[derive(Debug)]
@@ -18,6 +19,19 @@ pub enum Stream {
     Tcp(TcpStream),
     /// From this machine, over a socket file.
     Unix(UnixStream),
+    /// One of these under TLS.
+    Tls(Box<TlsStream<Stream>>),
+}
+
+impl Stream {
+    /// Takes what has arrived, without looking at it: closing on bytes that nobody read resets the connection, and what
+    /// was written to it is lost.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub async fn read_pending(&mut self) -> io::Result<usize> {
+        self.read(&mut [0; 4_096]).await
+    }
 }
 
 /// How the client's side of a request is secured; the value of `x-forwarded-proto`.
@@ -70,7 +84,7 @@ impl Peer {
     pub fn of(stream: &Stream, address: Option<SocketAddr>) -> Self {
         let local_port = match stream {
             Stream::Tcp(stream) => stream.local_addr().ok().map(|local| local.port()),
-            Stream::Unix(_) => None,
+            Stream::Unix(_) | Stream::Tls(_) => None,
         };
         Self {
             address,
@@ -87,6 +101,7 @@ macro_rules! each {
         match $self.get_mut() {
             Stream::Tcp($stream) => $call,
             Stream::Unix($stream) => $call,
+            Stream::Tls($stream) => $call,
         }
     };
 }

@@ -38,6 +38,9 @@ names! {
     CLIENT_ERRORS = counter "understudy_client_errors_total", "Client connections ended for what arrived on them, by reason.";
     CONNECTIONS = gauge "understudy_connections", "Open client connections.";
     ACCEPTED = counter "understudy_connections_accepted_total", "Client connections accepted.";
+    HANDSHAKES = counter "understudy_tls_handshakes_total", "TLS handshakes with clients that came about, by version.";
+    HANDSHAKES_FAILED = counter "understudy_tls_handshakes_failed_total", "TLS handshakes with clients that came to nothing, by reason.";
+    CERTIFICATE_ENDS = gauge "understudy_tls_certificate_not_after_seconds", "When a listener's certificate ends, in seconds since 1970, by its place in the configuration.";
     IN_FLIGHT = gauge "understudy_requests_in_flight", "Requests under way, by backend.";
     ADDRESSES = gauge "understudy_backend_addresses", "Addresses known of a backend, by whether they are in service.";
     EJECTIONS = counter "understudy_backend_ejections_total", "Addresses of a backend taken out of service, by reason.";

@@ -30,3 +30,4 @@ mod shadow;
 mod sockets;
 mod state;
 mod support;
+mod tls;

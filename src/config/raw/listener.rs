@@ -6,7 +6,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::engine::ruleset::decode::{At, Misfit, Scalar, record};
+use crate::engine::ruleset::decode::{At, Misfit, Scalar, record, words};
+
+use super::scalar::FilePath;
 
 record! {
     /// One address that clients connect to.
@@ -16,8 +18,46 @@ record! {
         address: At<Address>,
         /// Who may connect to a socket file: its permissions in octal digits.
         mode: Option<At<Mode>>,
+        /// Speaks TLS 1.2 and 1.3 and nothing else. The files are read again with every reload, and whenever they change.
+        tls: Option<ListenerTls>,
     }
-    later: "tls";
+}
+
+record! {
+    /// TLS towards clients.
+    pub struct ListenerTls {
+        /// The certificate in PEM, its issuers after it. Relative paths count from the working directory.
+        cert: At<FilePath>,
+        /// Its private key in PEM.
+        key: At<FilePath>,
+        /// Further pairs for further names. The name that a client asks for chooses, a written one before a wildcard; who
+        /// asks for another name or for none gets the pair above.
+        certificates: Vec<CertificatePair> = "[]",
+        /// Authorities in PEM. Then a client needs a certificate that one of them has signed.
+        client_ca: Option<At<FilePath>>,
+        /// The oldest version that is spoken.
+        min_version: TlsVersion = "1.2",
+    }
+}
+
+record! {
+    /// A certificate and its key.
+    pub struct CertificatePair {
+        /// The certificate in PEM, its issuers after it.
+        cert: At<FilePath>,
+        /// Its private key in PEM.
+        key: At<FilePath>,
+    }
+}
+
+words! {
+    /// A version of TLS.
+    pub enum TlsVersion {
+        /// TLS 1.2 and 1.3.
+        Two = "1.2",
+        /// TLS 1.3 alone.
+        Three = "1.3",
+    }
 }
 
 /// The longest path that the operating system takes for a socket file, in bytes.

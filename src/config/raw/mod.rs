@@ -13,7 +13,7 @@ use crate::engine::ruleset::decode::{At, ByteSize, record, words};
 
 pub use backend::{Backend, Copies, Url};
 pub use budget::Budget;
-pub use listener::{Address, Listener};
+pub use listener::{Address, Listener, ListenerTls, TlsVersion};
 pub use route::{Route, ShadowText, WhenKilled, WithoutIdentity};
 pub use scalar::Workers;
 
@@ -115,6 +115,8 @@ record! {
         write_timeout: Timeout = "30s",
         /// How long a connection without a request is kept.
         idle: Timeout = "75s",
+        /// The longest wait for a TLS handshake.
+        handshake: Timeout = "10s",
         /// Client connections at once; one more is answered with 503.
         connections: Count = "20000",
         /// Requests on their way to one backend at once; one more is answered with 503.
@@ -122,7 +124,6 @@ record! {
         /// How long a shutdown waits for requests under way.
         drain: Timeout = "30s",
     }
-    later: "handshake";
 }
 
 record! {

@@ -5,6 +5,7 @@ pub mod client;
 pub mod payload;
 pub mod process;
 pub mod socket;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ pub use client::{Answered, Client, get, post, raw, request, send};
 pub use payload::{Case, sign, signature_holds};
 pub use process::{Finished, Instance, understudy};
 pub use socket::{Blackhole, Listener, Message, Nobody, Socket};
+pub use tls::{Authority, Shopper, pair};
 
 /// The token that every instance of the tests takes for an admin.
 pub const TOKEN: &str = "test-token";

@@ -93,6 +93,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
+    /// What is under it.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         assert!(self.try_send(bytes).await, "the other side closed while the test wrote");
     }

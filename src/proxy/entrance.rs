@@ -1,0 +1,111 @@
+//! What a connection has to get through before its first byte of HTTP: the TLS handshake, where the listener speaks it.
+//!
+//! In: a stream that was just accepted. Out: one that is ready for HTTP and what is now known of the peer, or nothing:
+//! then the connection is over, and counted.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ProtocolVersion;
+use tokio::io::AsyncWriteExt as _;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::socket::{Peer, Protocol, Scheme, Stream};
+use super::stage::Worker;
+use crate::live::certificates::Cell;
+use crate::live::tally::{HandshakeError, TlsVersion};
+
+/// How one listener lets clients in.
+#[derive(Clone, Debug, Default)]
+pub struct Entrance {
+    /// Its certificates, if it speaks TLS.
+    pub tls: Option<Arc<Cell>>,
+}
+
+impl Entrance {
+    /// Whether HTTP begins with the first byte.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.tls.is_none()
+    }
+
+    /// Takes a connection to its first byte of HTTP. It has `limit` for that.
+    pub async fn pass(&self, worker: &Worker, limit: Duration, stream: Stream, peer: Peer) -> Option<(Stream, Peer)> {
+        let Some(cell) = &self.tls else {
+            return Some((stream, peer));
+        };
+        let mut late = worker.sweep.deadline(limit);
+        let error = tokio::select! {
+            biased;
+            done = handshake(cell, stream) => match done {
+                Ok(stream) => return Some(secured(worker, stream, peer)),
+                Err(error) => error,
+            },
+            () = &mut late => HandshakeError::Timeout,
+        };
+        worker.tally.handshakes_failed.add(error);
+        None
+    }
+}
+
+async fn handshake(cell: &Cell, mut stream: Stream) -> Result<Box<TlsStream<Stream>>, HandshakeError> {
+    // Published before the first worker starts.
+    let server = cell.server().ok_or(HandshakeError::NothingInCommon)?;
+    if let Stream::Tcp(tcp) = &stream {
+        let mut first = [0];
+        match tcp.peek(&mut first).await {
+            Ok(0) | Err(_) => return Err(HandshakeError::Cut),
+            // No record of TLS has a letter for its type.
+            Ok(_) if first[0].is_ascii_alphabetic() => {
+                // Whoever does not read it is closed all the same.
+                let _ = say_plaintext(&mut stream).await;
+                return Err(HandshakeError::Plaintext);
+            }
+            Ok(_) => {}
+        }
+    }
+    match TlsAcceptor::from(server).accept(stream).await {
+        Ok(stream) => Ok(Box::new(stream)),
+        Err(error) => Err(reason(&error)),
+    }
+}
+
+async fn say_plaintext(stream: &mut Stream) -> io::Result<()> {
+    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\
+        x-understudy-error: plaintext_on_tls_port\r\n\r\n";
+    stream.read_pending().await?;
+    stream.write_all(ANSWER).await?;
+    stream.shutdown().await
+}
+
+fn reason(error: &io::Error) -> HandshakeError {
+    use rustls::{Error, InvalidMessage};
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match tls {
+        // Not of TLS but of the connection under it.
+        None => HandshakeError::Cut,
+        Some(Error::NoCertificatesPresented) => HandshakeError::NoClientCertificate,
+        Some(Error::InvalidCertificate(_)) => HandshakeError::BadClientCertificate,
+        Some(Error::PeerIncompatible(_)) => HandshakeError::NothingInCommon,
+        Some(Error::AlertReceived(_)) => HandshakeError::RefusedByClient,
+        Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => HandshakeError::Plaintext,
+        Some(_) => HandshakeError::Malformed,
+    }
+}
+
+fn secured(worker: &Worker, stream: Box<TlsStream<Stream>>, mut peer: Peer) -> (Stream, Peer) {
+    let (_, session) = stream.get_ref();
+    worker.tally.handshakes.add(match session.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => TlsVersion::Two,
+        _ => TlsVersion::Three,
+    });
+    peer.scheme = Scheme::Https;
+    peer.protocol = match session.alpn_protocol() {
+        Some(b"h2") => Protocol::Http2,
+        Some(_) => Protocol::Http1,
+        None => Protocol::Any,
+    };
+    (Stream::Tls(stream), peer)
+}
