@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::telemetry::clock;
@@ -115,7 +115,13 @@ impl AsyncRead for WireIo {
         loop {
             ready!(each!(&self.0.stream, stream => stream.poll_read_ready(cx)))?;
             match each!(&self.0.stream, stream => stream.try_read_buf(buf)) {
-                Ok(_) => {
+                Ok(bytes) => {
+                    // What left room took everything there was: asking the kernel again would only confirm it. The runtime
+                    // is told so here, as it notes by itself where it owns the socket; an end it has seen it keeps.
+                    if bytes > 0 && buf.remaining() > 0 {
+                        let nothing_left = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+                        let _ = each!(&self.0.stream, stream => stream.try_io(Interest::READABLE, nothing_left));
+                    }
                     self.0.last_read_nanos.store(clock::monotonic_nanos(), Relaxed);
                     return Poll::Ready(Ok(()));
                 }
