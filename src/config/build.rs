@@ -111,6 +111,8 @@ fn limits(written: &raw::Limits, problems: &mut Problems) -> Limits {
         write_timeout: written.write_timeout.0,
         idle: written.idle.0,
         handshake: written.handshake.0,
+        tunnel_idle: written.tunnel_idle.0,
+        tunnels: written.tunnels.0,
         connections: written.connections.0,
         in_flight: written.in_flight.0,
         drain: written.drain.0,

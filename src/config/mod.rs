@@ -116,6 +116,10 @@ pub struct Limits {
     pub idle: Duration,
     /// For a TLS handshake.
     pub handshake: Duration,
+    /// Without a byte in either direction of a tunnel.
+    pub tunnel_idle: Duration,
+    /// Tunnels at once.
+    pub tunnels: usize,
     /// Client connections at once.
     pub connections: usize,
     /// Requests on their way to one backend at once.

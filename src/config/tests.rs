@@ -93,6 +93,8 @@ fn least_configuration_gets_every_default() {
             write_timeout: Duration::from_secs(30),
             idle: Duration::from_secs(75),
             handshake: Duration::from_secs(10),
+            tunnel_idle: Duration::from_secs(3_600),
+            tunnels: 4_096,
             connections: 20_000,
             in_flight: 4_096,
             drain: Duration::from_secs(30),

@@ -67,6 +67,8 @@ pub struct Live {
     pub published: Notify,
     /// Open client connections of each worker.
     pub connections: Box<[AtomicUsize]>,
+    /// Open tunnels to each side.
+    pub tunnels: [AtomicUsize; 2],
     hash_key: HashKey,
 }
 
@@ -91,6 +93,7 @@ impl Live {
             services: Default::default(),
             published: Notify::new(),
             connections: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            tunnels: Default::default(),
             hash_key,
         };
         (Arc::new(live), Ends { pairs })

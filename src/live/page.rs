@@ -10,7 +10,7 @@ use super::Live;
 use super::service::{Ejected, Found, ServiceTally};
 use super::tally::{
     By, ClientError, Counter, Failover, FlagTally, HandshakeError, Histogram, LATENCY_BOUNDS_MS, Label, Made,
-    NotCompared, RouteTally, RunFailure, Skipped, StatusClass, TlsVersion, Unidentified,
+    NotCompared, RouteTally, RunFailure, Skipped, StatusClass, TlsVersion, TunnelEnd, Unidentified,
 };
 use crate::engine::guard::KillTarget;
 use crate::engine::vocab::{Reason, Side};
@@ -162,7 +162,7 @@ fn routes(page: &mut Page, routes: &Routes) {
     page.family(names::COPIES_SKIPPED);
     for side in Side::BOTH {
         let name = names::COPIES_SKIPPED;
-        by_label::<Skipped, 11>(
+        by_label::<Skipped, 12>(
             page,
             routes,
             name,
@@ -170,6 +170,22 @@ fn routes(page: &mut Page, routes: &Routes) {
             |t| &t.skipped[side.index()],
             &[("side", side.as_str())],
         );
+    }
+    page.family(names::TUNNELS_ENDED);
+    for side in Side::BOTH {
+        by_label::<TunnelEnd, 5>(
+            page,
+            routes,
+            names::TUNNELS_ENDED,
+            "reason",
+            |t| &t.tunnels_ended[side.index()],
+            &[("side", side.as_str())],
+        );
+    }
+    page.family(names::TUNNEL_BYTES);
+    for (at, direction) in ["from_client", "to_client"].into_iter().enumerate() {
+        let labels = [("direction", direction)];
+        by_route(page, routes, names::TUNNEL_BYTES, |t| &t.tunnel_bytes[at], &labels);
     }
     page.family(names::NOT_COMPARED);
     by_label::<NotCompared, 3>(page, routes, names::NOT_COMPARED, "reason", |t| &t.not_compared, &[]);
@@ -260,6 +276,11 @@ fn process(page: &mut Page, live: &Live) {
                 end,
             );
         }
+    }
+    page.family(names::TUNNELS);
+    for side in Side::BOTH {
+        let open = live.tunnels[side.index()].load(Relaxed);
+        page.sample(names::TUNNELS, &[("side", side.as_str())], open);
     }
     page.family(names::CAPTURE_BYTES);
     page.sample(names::CAPTURE_BYTES, &[], live.budget.used());

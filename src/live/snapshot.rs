@@ -53,6 +53,12 @@ pub struct RequestLimits {
     pub body_idle: Duration,
     /// The most bytes of one body that are kept.
     pub capture: usize,
+    /// The most tunnels that are open at once.
+    pub tunnels: usize,
+    /// For how long neither end of a tunnel may say anything.
+    pub tunnel_idle: Duration,
+    /// How long a tunnel may go on once the instance drains.
+    pub drain: Duration,
 }
 
 /// One revision of everything that decides about a request.

@@ -58,6 +58,8 @@ labels! {
         QueueFull = "queue_full",
         /// The subject is outside the sample.
         SampledOut = "sampled_out",
+        /// The request asks to change the protocol.
+        Upgrade = "upgrade",
         /// The request came to this side by failover before its copy was sent.
         Withdrawn = "withdrawn",
     }
@@ -108,6 +110,22 @@ labels! {
         TargetTooLong = "target_too_long",
         /// The backend did not answer in time.
         Timeout = "timeout",
+    }
+}
+
+labels! {
+    /// What ended a tunnel.
+    TunnelEnd {
+        /// A connection of it broke.
+        Broken = "broken",
+        /// Both ends had nothing more to say.
+        Closed = "closed",
+        /// The instance stops.
+        Drain = "drain",
+        /// Nobody said anything for `limits.tunnel_idle`.
+        Idle = "idle",
+        /// A kill put its route or its subject on legacy.
+        Killed = "killed",
     }
 }
 
@@ -415,9 +433,13 @@ pub struct RouteTally {
     /// Copies sent: to legacy, to new.
     pub copies: By<2>,
     /// Copies not sent: to legacy, to new.
-    pub skipped: [By<11>; 2],
+    pub skipped: [By<12>; 2],
     /// Answers that we made up.
     pub made: By<11>,
+    /// Tunnels ended: to legacy, to new.
+    pub tunnels_ended: [By<5>; 2],
+    /// Bytes through tunnels that have ended: from clients, to clients.
+    pub tunnel_bytes: [Counter; 2],
     /// Requests without a subject, by why.
     pub unidentified: By<{ Unidentified::COUNT }>,
     /// Exchanges not compared.
@@ -468,7 +490,8 @@ mod tests {
             let words: std::collections::BTreeSet<_> = L::ALL.iter().map(|l| l.label()).collect();
             assert_eq!(words.len(), N);
         }
-        check::<Skipped, 11>();
+        check::<Skipped, 12>();
+        check::<TunnelEnd, 5>();
         check::<RunFailure, 7>();
         check::<Made, 11>();
         check::<ClientError, { ClientError::COUNT }>();

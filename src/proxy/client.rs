@@ -45,6 +45,7 @@ const IN_PLACE_OF_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nhost: refused\r\nconnection
 const IDLE: u8 = 0;
 const HEADER: u8 = 1;
 const BUSY: u8 = 2;
+const TUNNEL: u8 = 3;
 
 /// Whose turn it is on one connection; shared by its stream and the requests under way.
 #[derive(Debug)]
@@ -107,6 +108,9 @@ impl Turn {
     /// The answer is complete.
     pub fn request_ended(&self) {
         self.ended.fetch_add(1, Relaxed);
+        if self.phase.load(Relaxed) == TUNNEL {
+            return;
+        }
         let (phase, limit) = if self.head_begun.load(Relaxed) {
             (HEADER, self.limits.header)
         } else {
@@ -122,8 +126,10 @@ impl Turn {
     }
 
     /// What the client sends after its last request is no HTTP: the request asked for another protocol and gets it.
-    /// To be called before the answer leaves. From here the connection has no limit but the one on writing.
+    /// To be called before the answer leaves. From here no limit of HTTP holds.
     pub fn switch_protocols(&self) {
+        self.phase.store(TUNNEL, Relaxed);
+        self.deadline.clear();
         self.opaque.store(true, Relaxed);
         self.wake_reader();
     }
@@ -312,6 +318,9 @@ impl ClientIo {
     }
 
     fn poll_write_limit(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if self.turn.phase.load(Relaxed) == TUNNEL {
+            return Poll::Pending;
+        }
         if !self.turn.write_blocked.swap(true, Relaxed) {
             self.turn.deadline.set(self.turn.limits.write);
         }
@@ -324,7 +333,7 @@ impl ClientIo {
         if self.turn.write_blocked.load(Relaxed) {
             self.turn.write_blocked.store(false, Relaxed);
             match self.turn.phase.load(Relaxed) {
-                BUSY => self.turn.deadline.clear(),
+                BUSY | TUNNEL => self.turn.deadline.clear(),
                 HEADER => self.turn.deadline.set(self.turn.limits.header),
                 _ => self.turn.deadline.set(self.turn.limits.idle),
             }

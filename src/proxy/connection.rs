@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, ready};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 
 use super::answer::{Answer, Finish};
@@ -21,7 +22,7 @@ use super::error;
 use super::exchange::exchange;
 use super::framing::{self, Guard};
 use super::socket::{Peer, Stream};
-use super::stage::{Origin, Worker};
+use super::stage::{Origin, Upgrade, Worker};
 use crate::live::tally::ClientError;
 
 /// What holds for every client connection that is served.
@@ -50,29 +51,44 @@ pub async fn serve(
     let (sweep, refusals) = (&worker.sweep, &worker.refusals);
     let (io, turn) = ClientIo::new(stream, peer.clone(), guard, settings.client, sweep, refusals);
     let origin = Arc::new(Origin::new(peer, turn));
+    let (asked, serving) = (Arc::clone(&origin), Arc::clone(&worker));
     let service = service_fn(move |request: Request<Incoming>| {
         // Boxed, so that a connection without a request under way costs no more than its buffers.
         let answer: Pin<Box<dyn Future<Output = Response<Answer>> + Send>> = match origin.turn.next_is_refused() {
-            None => Box::pin(exchange(Arc::clone(&worker), Arc::clone(&origin), request)),
+            None => Box::pin(exchange(Arc::clone(&serving), Arc::clone(&origin), request)),
             Some(reason) => Box::pin(ready(refuse(&origin, reason))),
         };
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let head_bytes = settings.head.header_bytes.max(MIN_HEAD_BYTES) + SLACK_BYTES;
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .max_headers(settings.head.header_count)
         .max_header_size(head_bytes)
         .max_buf_size(head_bytes)
-        .serve_connection(TokioIo::new(io), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    tokio::select! {
-        // The guard has counted what there was to count, and nobody is left to be told.
-        _ = connection.as_mut() => return,
-        () = draining(&mut drain) => {}
+        .serve_connection(TokioIo::new(io), service);
+    let first = tokio::select! {
+        ended = &mut connection => Some(ended),
+        () = draining(&mut drain) => None,
+    };
+    let ended = if let Some(ended) = first {
+        ended
+    } else {
+        Pin::new(&mut connection).graceful_shutdown();
+        (&mut connection).await
+    };
+    match asked.take_upgrade() {
+        Upgrade::Unasked => {}
+        Upgrade::Agreed(tunnel) if ended.is_ok() => {
+            let parts = connection.into_parts();
+            let client = parts.io.into_inner();
+            // Boxed: connections that never become a tunnel should not be as large as one.
+            Box::pin(tunnel.run(&worker.live, &worker.sweep, client, parts.read_buf, drain)).await;
+        }
+        Upgrade::Asked | Upgrade::Agreed(_) => {
+            // The library leaves the socket as it is, should it be wanted for something else.
+            let _ = connection.into_parts().io.into_inner().shutdown().await;
+        }
     }
-    connection.as_mut().graceful_shutdown();
-    let _ = connection.await;
 }
 
 async fn draining(drain: &mut watch::Receiver<bool>) {

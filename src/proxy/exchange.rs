@@ -20,15 +20,17 @@ use super::error;
 use super::forward;
 use super::pair::{Facts, Pair};
 use super::shadow::{self, Bounds};
-use super::stage::{Origin, Stage, Worker};
+use super::stage::{Origin, Stage, Upgrade, Worker};
+use super::tunnel::{self, Open, Tunnel};
 use super::upstream::Reply;
 use crate::engine::decide::{self, CopyTo, Decision, Skip, WithoutIdentity};
+use crate::engine::guard::{Failure, Run};
 use crate::engine::identity::{Extraction, RequestView, Subjects};
 use crate::engine::ruleset::Route;
 use crate::engine::vocab::{ExchangeId, Side, SubjectHash};
 use crate::live::budget::Hold;
 use crate::live::snapshot::Snapshot;
-use crate::live::tally::{Made, Skipped, StatusClass, Unidentified};
+use crate::live::tally::{Made, RunFailure, Skipped, StatusClass, Unidentified};
 
 /// A request's body as far as it has come.
 enum Arrived {
@@ -37,19 +39,25 @@ enum Arrived {
 }
 
 /// What the client's side of an exchange asks of its answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Wants {
     /// The version that the client speaks.
     version: Version,
     /// Whether it is to be told which trailers will come: it takes trailers, and its version says so in the head.
     trailers: bool,
+    /// The protocols that it offers to change to.
+    upgrade: Option<HeaderValue>,
 }
 
 impl Wants {
-    fn of(head: &http::request::Parts) -> Self {
+    // A body before the change would have to be told from what follows it; nobody sends one.
+    fn of(head: &http::request::Parts, incoming: &Incoming) -> Self {
+        let one_one = head.version == Version::HTTP_11;
+        let asks = one_one && incoming.is_end_stream() && forward::asks_for_upgrade(&head.headers);
         Self {
             version: head.version,
-            trailers: head.version == Version::HTTP_11 && forward::takes_trailers(&head.headers),
+            trailers: one_one && forward::takes_trailers(&head.headers),
+            upgrade: asks.then(|| tunnel::offered(&head.headers)).flatten(),
         }
     }
 }
@@ -61,7 +69,11 @@ pub async fn exchange(worker: Arc<Worker>, origin: Arc<Origin>, request: Request
         return error::answer(Made::Overload).map(|body| Answer::Made(Some(body), Finish(Arc::clone(&origin.turn))));
     };
     let (mut head, incoming) = request.into_parts();
-    let wants = Wants::of(&head);
+    let wants = Wants::of(&head, &incoming);
+    if head.headers.contains_key(header::UPGRADE) {
+        origin.set_upgrade(Upgrade::Asked);
+        head.extensions.clear();
+    }
     let index = snapshot.rules.route_for(&head.method, head.uri.path(), &head.headers);
     let route = index
         .and_then(|i| snapshot.routes.get(i.index()))
@@ -77,6 +89,9 @@ pub async fn exchange(worker: Arc<Worker>, origin: Arc<Origin>, request: Request
 
     if let Err(made) = admit(&mut head, &incoming, &snapshot) {
         return stage.make(made);
+    }
+    if wants.upgrade.is_some() && tunnel::open(&worker.live) >= snapshot.limits.tunnels {
+        return stage.make(Made::Overload);
     }
     let Some(rules) = rules else {
         return stage.unrouted(head, incoming, wants).await;
@@ -102,10 +117,15 @@ pub async fn exchange(worker: Arc<Worker>, origin: Arc<Origin>, request: Request
         held: word.holds_any() && all().any(|subject| word.holds(worker.live.hash(subject))),
         now: crate::live::now(),
     };
-    let decision = worker.timed(|| snapshot.rules.decide(rules, &asked));
+    let mut decision = worker.timed(|| snapshot.rules.decide(rules, &asked));
+    if let (Some(_), CopyTo::To(side)) = (&wants.upgrade, decision.copy) {
+        // What follows a 101 is a conversation: two backends would not hold the same one.
+        route.tally(worker.shard).skipped[side.index()].add(Skipped::Upgrade);
+        decision.copy = CopyTo::Nobody;
+    }
     stage.book(rules, &asked, &decision);
     drop(asked);
-    stage.prepare(&mut head.headers);
+    stage.prepare(&mut head.headers, &wants);
     if let Ok(value) = HeaderValue::from_bytes(&id.to_hex()) {
         head.headers.insert(forward::EXCHANGE, value);
     }
@@ -122,7 +142,7 @@ pub async fn exchange(worker: Arc<Worker>, origin: Arc<Origin>, request: Request
     let source = stage.attach(rules, &head, &decision, &pair, subjects.as_ref(), arrived);
     let answered = super::failover::serve(&stage, rules, &pair, head, &source).await;
     let keep = (pair.compared && decision.served == answered.side).then(|| snapshot.limits.capture);
-    stage.relay(answered, &pair, &source, keep, wants)
+    stage.relay(answered, &pair, &source, keep, &wants)
 }
 
 /// What must hold of a request, besides being a well-formed one, before anything else is done with it.
@@ -155,7 +175,7 @@ fn admit(head: &mut http::request::Parts, incoming: &Incoming, snapshot: &Snapsh
 type Identified = (Option<Subjects>, Option<Subjects>, Arrived);
 
 impl Stage<'_> {
-    fn prepare(&self, headers: &mut HeaderMap) {
+    fn prepare(&self, headers: &mut HeaderMap, wants: &Wants) {
         let snapshot = self.snapshot;
         forward::prepare_request(
             headers,
@@ -163,13 +183,17 @@ impl Stage<'_> {
             snapshot.trusted_proxies.as_deref(),
             snapshot.via,
         );
+        if let Some(protocols) = &wants.upgrade {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, protocols.clone());
+        }
     }
 
     /// A request that no route takes goes to legacy as it is.
     async fn unrouted(&self, mut head: http::request::Parts, incoming: Incoming, wants: Wants) -> Response<Answer> {
         let tally = self.route.tally(self.worker.shard);
         tally.assigned.add(Side::Legacy);
-        self.prepare(&mut head.headers);
+        self.prepare(&mut head.headers, &wants);
         let arrived = arrived(incoming);
         let source = self.source(arrived, None);
         let facts = Facts {
@@ -182,7 +206,7 @@ impl Stage<'_> {
         };
         let pair = self.pair(ExchangeId(0), facts);
         let answered = super::failover::legacy(self, &pair, head, &source).await;
-        self.relay(answered, &pair, &source, None, wants)
+        self.relay(answered, &pair, &source, None, &wants)
     }
 
     /// Counts the decision, and logs it for those subjects that are logged.
@@ -392,13 +416,16 @@ impl Stage<'_> {
         pair: &Arc<Pair>,
         source: &Source,
         keep: Option<usize>,
-        wants: Wants,
+        wants: &Wants,
     ) -> Response<Answer> {
         let super::failover::Answered { side, failover, reply } = answered;
         let reply = match reply {
             Ok(reply) => reply,
             Err(error) => return self.make(source.broken().map_or_else(|| error.into(), Into::into)),
         };
+        if reply.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return self.change_protocol(side, failover, reply, pair, wants);
+        }
         let Reply {
             response,
             lease,
@@ -422,11 +449,7 @@ impl Stage<'_> {
         if let Some(names) = trailers {
             parts.headers.insert(header::TRAILER, names);
         }
-        if self.snapshot.served_by {
-            parts
-                .headers
-                .insert(forward::SERVED_BY, HeaderValue::from_static(side.as_str()));
-        }
+        self.name_side(&mut parts.headers, side);
         let watch = Watch {
             pair: Arc::clone(pair),
             shard: self.worker.shard,
@@ -453,6 +476,66 @@ impl Stage<'_> {
             parts.extensions.insert(reason);
         }
         Response::from_parts(parts, Answer::Relayed(Box::new(relay)))
+    }
+}
+
+impl Stage<'_> {
+    /// Tells the client that a backend has agreed to change the protocol; the connection's task does the rest.
+    fn change_protocol(
+        &self,
+        side: Side,
+        failover: bool,
+        reply: Reply,
+        pair: &Arc<Pair>,
+        wants: &Wants,
+    ) -> Response<Answer> {
+        let tally = self.route.tally(self.worker.shard);
+        let run_over = |run| {
+            if failover {
+                pair.failed_over(run);
+            } else {
+                pair.served(run, None);
+            }
+        };
+        let Reply {
+            mut response, latency, ..
+        } = reply;
+        let offered = wants.upgrade.as_ref();
+        let agreed = offered.and_then(|offered| tunnel::agreed(offered, response.headers()));
+        let Some(agreed) = agreed else {
+            tally.failed[side.index()].add(RunFailure::Malformed);
+            run_over(Run::failed(Failure::Malformed));
+            return self.make(Made::Malformed);
+        };
+        let backend = hyper::upgrade::on(&mut response);
+        tally.answered[side.index()].add(StatusClass::of(response.status()));
+        run_over(Run::answered(response.status().as_u16(), latency));
+        let (mut parts, _) = response.into_parts();
+        forward::prepare_answer(&mut parts.headers, self.snapshot.via);
+        self.name_side(&mut parts.headers, side);
+        parts
+            .headers
+            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(header::UPGRADE, agreed);
+        let origin = self.origin;
+        origin.turn.switch_protocols();
+        origin.set_upgrade(Upgrade::Agreed(Box::new(Tunnel {
+            pair: Arc::clone(pair),
+            side,
+            shard: self.worker.shard,
+            backend,
+            idle: self.snapshot.limits.tunnel_idle,
+            drain: self.snapshot.limits.drain,
+            open: Open::new(&self.worker.live, side),
+        })));
+        parts.version = Version::HTTP_11;
+        Response::from_parts(parts, Answer::Made(None, Finish(Arc::clone(&origin.turn))))
+    }
+
+    fn name_side(&self, headers: &mut HeaderMap, side: Side) {
+        if self.snapshot.served_by {
+            headers.insert(forward::SERVED_BY, HeaderValue::from_static(side.as_str()));
+        }
     }
 }
 

@@ -23,5 +23,6 @@ pub mod shadow;
 pub mod socket;
 pub mod stage;
 pub mod sweep;
+pub mod tunnel;
 pub mod upstream;
 pub mod wire;

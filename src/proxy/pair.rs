@@ -139,7 +139,10 @@ impl Pair {
             tally.latency[side.index()].record(latency);
         }
         if side == Side::New {
-            let published = run.failure.is_none() && run.status.is_some_and(|status| (200..300).contains(&status));
+            let published = run.failure.is_none()
+                && run
+                    .status
+                    .is_some_and(|status| status == 101 || (200..300).contains(&status));
             tally.published[usize::from(!published)].add();
         }
     }

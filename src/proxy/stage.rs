@@ -1,7 +1,7 @@
 //! What the stages of one request share: the worker that has it, and the revision and the route it is under.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::Response;
 
@@ -14,6 +14,7 @@ use super::refusals::Refusals;
 use super::shadow;
 use super::socket::Peer;
 use super::sweep::Sweep;
+use super::tunnel::Tunnel;
 use super::upstream::Pool;
 use crate::engine::ruleset::Route;
 use crate::engine::vocab::ExchangeId;
@@ -53,6 +54,19 @@ pub struct Origin {
     pub provenance: Provenance,
     /// Whose turn it is on its connection.
     pub turn: Arc<Turn>,
+    upgrade: Mutex<Upgrade>,
+}
+
+/// What became of a client's wish to change the protocol.
+#[derive(Debug, Default)]
+pub enum Upgrade {
+    /// There was none.
+    #[default]
+    Unasked,
+    /// It was asked for. The library then leaves the socket to us at the connection's end.
+    Asked,
+    /// A backend agreed.
+    Agreed(Box<Tunnel>),
 }
 
 impl Origin {
@@ -63,7 +77,19 @@ impl Origin {
             provenance: Provenance::of(&peer),
             peer,
             turn,
+            upgrade: Mutex::default(),
         }
+    }
+
+    /// Notes what became of a wish to change the protocol.
+    pub fn set_upgrade(&self, upgrade: Upgrade) {
+        *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = upgrade;
+    }
+
+    /// What was noted last.
+    #[must_use]
+    pub fn take_upgrade(&self) -> Upgrade {
+        std::mem::take(&mut *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -46,6 +46,9 @@ names! {
     EJECTIONS = counter "understudy_backend_ejections_total", "Addresses of a backend taken out of service, by reason.";
     HEALTH_CHECKS = counter "understudy_backend_health_checks_total", "Health checks of a backend's addresses, by result.";
     LOOKUPS = counter "understudy_backend_lookups_total", "Look-ups of a backend's names, by result.";
+    TUNNELS = gauge "understudy_tunnels", "Open tunnels: connections that changed their protocol, by side.";
+    TUNNELS_ENDED = counter "understudy_tunnels_ended_total", "Tunnels that ended, by side and reason.";
+    TUNNEL_BYTES = counter "understudy_tunnel_bytes_total", "Bytes through tunnels that have ended, by direction.";
     CAPTURE_BYTES = gauge "understudy_capture_bytes", "Bytes of bodies held for identity, failover, shadow and comparison.";
     OUTCOMES_LOST = counter "understudy_outcomes_lost_total", "Outcomes that the guard never saw because its ring was full.";
     RULES_REVISION = gauge "understudy_rules_revision", "Number of the rules that serve.";

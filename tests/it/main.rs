@@ -31,3 +31,4 @@ mod sockets;
 mod state;
 mod support;
 mod tls;
+mod tunnels;

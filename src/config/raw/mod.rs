@@ -117,6 +117,10 @@ record! {
         idle: Timeout = "75s",
         /// The longest wait for a TLS handshake.
         handshake: Timeout = "10s",
+        /// The longest pause in which neither end of a tunnel (WebSocket and other upgrades) says anything.
+        tunnel_idle: Timeout = "1h",
+        /// Tunnels at once; one more is answered with 503.
+        tunnels: Count = "4096",
         /// Client connections at once; one more is answered with 503.
         connections: Count = "20000",
         /// Requests on their way to one backend at once; one more is answered with 503.
