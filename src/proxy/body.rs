@@ -293,9 +293,11 @@ impl State {
             let Some(incoming) = &mut self.incoming else {
                 return Poll::Ready(self.last_frame());
             };
-            match Pin::new(incoming).poll_frame(cx) {
+            let polled = Pin::new(incoming).poll_frame(cx);
+            // Also at its end: from there on the backend's time runs.
+            self.waiting &= polled.is_pending();
+            match polled {
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.waiting = false;
                     self.idle.set(self.idle_limit);
                     match frame.into_data() {
                         Ok(data) if data.is_empty() => {}
@@ -323,6 +325,7 @@ impl State {
                     if self.idle.poll_due(cx).is_pending() {
                         return Poll::Pending;
                     }
+                    self.waiting = false;
                     self.broken = Some(Broken::Idle);
                 }
             }

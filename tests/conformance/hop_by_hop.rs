@@ -57,7 +57,6 @@ async fn what_belongs_to_one_connection_reaches_no_backend() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the checks in front of the library"]
 async fn of_te_only_trailers_is_passed_on() {
     for (value, expected) in [
         ("trailers", "trailers"),
@@ -75,7 +74,6 @@ async fn of_te_only_trailers_is_passed_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the checks in front of the library"]
 async fn naming_what_is_not_hop_by_hop_does_not_remove_it() {
     let kept = [
         ("Host", "a"),
@@ -134,7 +132,6 @@ async fn what_belongs_to_one_connection_reaches_no_client() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the checks in front of the library"]
 async fn connect_and_trace_are_405() {
     let cases = [
         "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",

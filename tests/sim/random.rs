@@ -57,6 +57,12 @@ impl Drop for Announce {
     }
 }
 
+/// Runs the test with a seed, and says which it was should it fail.
+pub fn announced(seed: u64, test: impl FnOnce(u64)) {
+    let _announce = Announce(seed);
+    test(seed);
+}
+
 /// Runs the test once per seed, or once with the seed from the environment.
 pub fn for_seeds(count: u64, mut test: impl FnMut(u64)) {
     let given = std::env::var("UNDERSTUDY_SEED")
@@ -64,7 +70,6 @@ pub fn for_seeds(count: u64, mut test: impl FnMut(u64)) {
         .map(|seed| seed.parse().expect("UNDERSTUDY_SEED is a number"));
     let seeds = given.map_or(1..=count, |seed| seed..=seed);
     for seed in seeds {
-        let _announce = Announce(seed);
-        test(seed);
+        announced(seed, &mut test);
     }
 }

@@ -56,6 +56,12 @@ impl Socket {
         Self::tcp(TcpStream::connect(address).await.unwrap())
     }
 
+    /// The address that the other side sees.
+    #[allow(dead_code, reason = "each binary of tests uses its part")]
+    pub fn local(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
     fn tcp(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         Self::over(stream)
