@@ -82,6 +82,8 @@ labels! {
         Reset = "reset",
         /// No answer in time.
         Timeout = "timeout",
+        /// The connection was made, but one side did not accept who the other is.
+        Tls = "tls",
     }
 }
 
@@ -425,7 +427,7 @@ pub struct RouteTally {
     /// Runs of new answered with 2xx (true) and all others.
     pub published: [Counter; 2],
     /// Runs without a usable answer: legacy's, new's.
-    pub failed: [By<7>; 2],
+    pub failed: [By<8>; 2],
     /// Latencies: legacy's, new's.
     pub latency: [Histogram; 2],
     /// Failovers by class.
@@ -492,7 +494,7 @@ mod tests {
         }
         check::<Skipped, 12>();
         check::<TunnelEnd, 5>();
-        check::<RunFailure, 7>();
+        check::<RunFailure, 8>();
         check::<Made, 11>();
         check::<ClientError, { ClientError::COUNT }>();
         check::<HandshakeError, 8>();

@@ -43,7 +43,7 @@ impl From<CallError> for Made {
     fn from(error: CallError) -> Self {
         match error.failure {
             RunFailure::Connect if error.timed_out => Made::ConnectTimeout,
-            RunFailure::Connect | RunFailure::Local => Made::ConnectFailed,
+            RunFailure::Connect | RunFailure::Local | RunFailure::Tls => Made::ConnectFailed,
             RunFailure::Malformed => Made::Malformed,
             RunFailure::Overload => Made::Overload,
             RunFailure::Timeout => Made::Timeout,

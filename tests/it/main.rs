@@ -31,4 +31,5 @@ mod sockets;
 mod state;
 mod support;
 mod tls;
+mod tls_out;
 mod tunnels;
