@@ -35,7 +35,7 @@ use crate::engine::vocab::Side;
 
 pub use backend_tls::BackendTls;
 pub use listeners::Listener;
-pub use raw::{Address, SubjectLog, Url, Workers};
+pub use raw::{Address, ProxyProtocol, SubjectLog, Url, Workers};
 pub use reference::reference;
 pub use tls::Tls;
 pub use tokens::{Role, Token};

@@ -68,6 +68,7 @@ fn least_configuration_gets_every_default() {
         address,
         mode: 0o660,
         tls: None,
+        proxy_protocol: ProxyProtocol::Off,
     };
     assert_eq!(config.listeners, [listener]);
     assert_eq!(config.admin.address, "127.0.0.1:9090".parse().unwrap());
@@ -442,6 +443,7 @@ fn socket_files_are_listeners_with_permissions() {
         address: Address::Unix(path.into()),
         mode,
         tls: None,
+        proxy_protocol: ProxyProtocol::Off,
     };
     assert_eq!(listeners, [unix("/run/a.sock", 0o660), unix("b.sock", 0o600)]);
     let long = "x".repeat(108);

@@ -143,6 +143,8 @@ labels! {
         BadHost = "bad_host",
         /// A Content-Length that is no number below 2^63, or not the only one.
         BadLength = "bad_content_length",
+        /// No header of the PROXY protocol where the listener asks for one.
+        BadProxyHeader = "bad_proxy_header",
         /// A target that is neither a path nor an absolute URL.
         BadTarget = "bad_target",
         /// More than 16 KiB of chunk extensions.
@@ -153,6 +155,8 @@ labels! {
         HeaderTimeout = "header_timeout",
         /// What arrived is not HTTP/1.1 as its rules ask.
         Malformed = "malformed",
+        /// The header of the PROXY protocol did not arrive in time.
+        ProxyHeaderTimeout = "proxy_header_timeout",
         /// The target is longer than the header section may be.
         TargetTooLong = "target_too_long",
         /// Over `limits.connections`.
@@ -170,7 +174,7 @@ labels! {
 
 impl ClientError {
     /// How many reasons there are.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 17;
 }
 
 labels! {

@@ -61,13 +61,16 @@ impl ClientError {
             | ClientError::BadCoding
             | ClientError::BadHost
             | ClientError::BadLength
+            | ClientError::BadProxyHeader
             | ClientError::BadTarget
             | ClientError::ChunkExtensions
             | ClientError::Malformed
             | ClientError::TrailersTooLarge
             | ClientError::TwoFramings => StatusCode::BAD_REQUEST,
             ClientError::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            ClientError::HeaderTimeout | ClientError::WriteTimeout => StatusCode::REQUEST_TIMEOUT,
+            ClientError::HeaderTimeout | ClientError::ProxyHeaderTimeout | ClientError::WriteTimeout => {
+                StatusCode::REQUEST_TIMEOUT
+            }
             ClientError::TargetTooLong => StatusCode::URI_TOO_LONG,
             ClientError::TooMany => StatusCode::SERVICE_UNAVAILABLE,
             ClientError::UnknownCoding => StatusCode::NOT_IMPLEMENTED,

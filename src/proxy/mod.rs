@@ -18,6 +18,7 @@ pub mod framing;
 pub mod listen;
 pub mod pair;
 pub mod provenance;
+mod proxy_protocol;
 pub mod refusals;
 pub mod shadow;
 pub mod socket;
