@@ -5,7 +5,6 @@
 //! together, `reference` prints `docs/reference.md` from the same declarations. Resolving flags and compiling routes is
 //! left to `engine::ruleset`, reading the flag file to whoever watches it.
 
-mod backend_tls;
 mod backends;
 mod build;
 mod listeners;
@@ -33,9 +32,8 @@ use crate::engine::ruleset::route::RouteSpec;
 use crate::engine::ruleset::yaml::{Node, Value, parse, utf8};
 use crate::engine::vocab::Side;
 
-pub use backend_tls::BackendTls;
 pub use listeners::Listener;
-pub use raw::{Address, ProxyProtocol, SubjectLog, Url, Workers};
+pub use raw::{AccessLog, Address, SubjectLog, Url, Workers};
 pub use reference::reference;
 pub use tls::Tls;
 pub use tokens::{Role, Token};
@@ -137,6 +135,12 @@ pub struct Logs {
     pub subject: SubjectLog,
     /// The share of subjects whose decisions are logged.
     pub decisions: Threshold,
+    /// Which requests get a line of the access log.
+    pub access: AccessLog,
+    /// Whether it names the client's address.
+    pub access_client: bool,
+    /// Whether it names the path.
+    pub access_path: bool,
 }
 
 /// The two services.
@@ -178,8 +182,6 @@ pub struct Backend {
     pub health: Option<Health>,
     /// How an address comes back into service.
     pub ejection: Ejection,
-    /// What is believed and shown, if it is reached by TLS.
-    pub tls: Option<BackendTls>,
     /// From the request's last byte to the end of the answer's header section.
     pub timeout: Duration,
     /// Between two pieces of an answer's body; none is no limit.
@@ -296,13 +298,8 @@ pub fn read(path: &Path, read_file: ReadFile<'_>, problems: &mut Problems) -> Re
     };
     let listeners = section::<Vec<At<raw::Listener>>>(&file, &tree, "listeners").unwrap_or_default();
     let files = tls::Files::read(&listeners, path, read_file);
-    let tls = raw
-        .as_ref()
-        .map(|raw| backend_tls::read(&raw.backends, path, read_file, problems));
     Reading {
-        config: raw
-            .zip(tls)
-            .and_then(|(raw, tls)| build::build(raw, tokens, &files, tls, problems)),
+        config: raw.and_then(|raw| build::build(raw, tokens, &files, problems)),
         flags_file: section::<raw::Flags>(&file, &tree, "flags").and_then(|flags| path_at(flags.file)),
     }
 }

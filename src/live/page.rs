@@ -14,7 +14,7 @@ use super::tally::{
 };
 use crate::engine::guard::KillTarget;
 use crate::engine::vocab::{Reason, Side};
-use crate::telemetry::{names, spawn};
+use crate::telemetry::{logs, names, spawn};
 
 struct Page(String);
 
@@ -146,7 +146,7 @@ fn routes(page: &mut Page, routes: &Routes) {
     page.family(names::RUNS_FAILED);
     for side in Side::BOTH {
         let side_label = [("side", side.as_str())];
-        by_label::<RunFailure, 8>(
+        by_label::<RunFailure, 7>(
             page,
             routes,
             names::RUNS_FAILED,
@@ -188,7 +188,7 @@ fn routes(page: &mut Page, routes: &Routes) {
         by_route(page, routes, names::TUNNEL_BYTES, |t| &t.tunnel_bytes[at], &labels);
     }
     page.family(names::NOT_COMPARED);
-    by_label::<NotCompared, 3>(page, routes, names::NOT_COMPARED, "reason", |t| &t.not_compared, &[]);
+    by_label::<NotCompared, 4>(page, routes, names::NOT_COMPARED, "reason", |t| &t.not_compared, &[]);
     page.family(names::UNIDENTIFIED);
     by_label::<Unidentified, { Unidentified::COUNT }>(
         page,
@@ -286,6 +286,8 @@ fn process(page: &mut Page, live: &Live) {
     page.sample(names::CAPTURE_BYTES, &[], live.budget.used());
     page.family(names::OUTCOMES_LOST);
     page.sample(names::OUTCOMES_LOST, &[], live.intake.lost.value());
+    page.family(names::LOG_LINES_DROPPED);
+    page.sample(names::LOG_LINES_DROPPED, &[], logs::dropped());
     page.family(names::PANICS);
     page.sample(names::PANICS, &[], spawn::panics());
     page.family(names::STATE_READABLE);
@@ -349,7 +351,7 @@ fn replicas(page: &mut Page, live: &Live) {
         }
     }
     page.family(names::EJECTIONS);
-    by_backend::<Ejected, 4>(page, live, names::EJECTIONS, "reason", |tally| &tally.ejections);
+    by_backend::<Ejected, 3>(page, live, names::EJECTIONS, "reason", |tally| &tally.ejections);
     page.family(names::HEALTH_CHECKS);
     by_backend::<Found, 2>(page, live, names::HEALTH_CHECKS, "result", |tally| &tally.checks);
     page.family(names::LOOKUPS);

@@ -61,6 +61,29 @@ pub struct RequestLimits {
     pub drain: Duration,
 }
 
+/// Which requests the access log tells of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessWhen {
+    /// None.
+    #[default]
+    Off,
+    /// Those that were not answered well.
+    Errors,
+    /// All.
+    All,
+}
+
+/// What the access log tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Of which requests.
+    pub when: AccessWhen,
+    /// Whether it names the client's address.
+    pub client: bool,
+    /// Whether it names the path.
+    pub path: bool,
+}
+
 /// One revision of everything that decides about a request.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -86,6 +109,8 @@ pub struct Snapshot {
     pub log_threshold: u32,
     /// Whether logs show subjects as they are.
     pub log_clear: bool,
+    /// What the access log tells.
+    pub access: Access,
     /// Per flag of `rules` and producer.
     pub flag_tallies: Vec<Arc<[FlagTally]>>,
 }

@@ -82,8 +82,6 @@ labels! {
         Reset = "reset",
         /// No answer in time.
         Timeout = "timeout",
-        /// The connection was made, but one side did not accept who the other is.
-        Tls = "tls",
     }
 }
 
@@ -143,8 +141,6 @@ labels! {
         BadHost = "bad_host",
         /// A Content-Length that is no number below 2^63, or not the only one.
         BadLength = "bad_content_length",
-        /// No header of the PROXY protocol where the listener asks for one.
-        BadProxyHeader = "bad_proxy_header",
         /// A target that is neither a path nor an absolute URL.
         BadTarget = "bad_target",
         /// More than 16 KiB of chunk extensions.
@@ -155,8 +151,6 @@ labels! {
         HeaderTimeout = "header_timeout",
         /// What arrived is not HTTP/1.1 as its rules ask.
         Malformed = "malformed",
-        /// The header of the PROXY protocol did not arrive in time.
-        ProxyHeaderTimeout = "proxy_header_timeout",
         /// The target is longer than the header section may be.
         TargetTooLong = "target_too_long",
         /// Over `limits.connections`.
@@ -174,7 +168,7 @@ labels! {
 
 impl ClientError {
     /// How many reasons there are.
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 15;
 }
 
 labels! {
@@ -264,6 +258,8 @@ labels! {
     NotCompared {
         /// A run failed or broke off.
         RunFailed = "run_failed",
+        /// The copy was refused for the length of its head, which its marker alone may have made too long.
+        HeadTooLong = "head_too_long",
         /// No memory to keep an answer.
         Memory = "memory",
         /// The review had more to do than it could.
@@ -431,7 +427,7 @@ pub struct RouteTally {
     /// Runs of new answered with 2xx (true) and all others.
     pub published: [Counter; 2],
     /// Runs without a usable answer: legacy's, new's.
-    pub failed: [By<8>; 2],
+    pub failed: [By<7>; 2],
     /// Latencies: legacy's, new's.
     pub latency: [Histogram; 2],
     /// Failovers by class.
@@ -449,7 +445,7 @@ pub struct RouteTally {
     /// Requests without a subject, by why.
     pub unidentified: By<{ Unidentified::COUNT }>,
     /// Exchanges not compared.
-    pub not_compared: By<3>,
+    pub not_compared: By<4>,
 }
 
 /// What one worker counts for one flag of the rules in force.
@@ -498,13 +494,13 @@ mod tests {
         }
         check::<Skipped, 12>();
         check::<TunnelEnd, 5>();
-        check::<RunFailure, 8>();
+        check::<RunFailure, 7>();
         check::<Made, 11>();
         check::<ClientError, { ClientError::COUNT }>();
         check::<HandshakeError, 8>();
         check::<TlsVersion, 2>();
         check::<Failover, 3>();
-        check::<NotCompared, 3>();
+        check::<NotCompared, 4>();
         check::<Unidentified, { Unidentified::COUNT }>();
         check::<Reason, 17>();
         check::<StatusClass, 6>();

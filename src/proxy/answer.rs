@@ -13,6 +13,7 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::access::{self, Line};
 use super::client::Turn;
 use super::forward;
 use super::pair::Pair;
@@ -61,6 +62,7 @@ pub struct Relay {
     watch: Option<Watch>,
     // Whether it goes without a body under a length that stays.
     keeps_length: bool,
+    line: Option<Box<Line>>,
     _finish: Finish,
 }
 
@@ -194,6 +196,7 @@ impl Relay {
             lease: Some(lease),
             watch,
             keeps_length: false,
+            line: None,
             _finish: finish,
         };
         if relay.incoming.is_end_stream() {
@@ -208,6 +211,13 @@ impl Relay {
     }
 
     fn end(&mut self, end: End) {
+        if let Some(mut line) = self.line.take() {
+            line.end = match end {
+                End::Complete => access::End::Complete,
+                End::Cut => access::End::Cut,
+                End::ClientLeft => access::End::ClientLeft,
+            };
+        }
         if let Some(lease) = self.lease.take()
             && end == End::Complete
         {
@@ -222,6 +232,20 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.end(End::ClientLeft);
+    }
+}
+
+impl Answer {
+    /// Has the end of this answer told to the access log.
+    pub fn log(&mut self, mut line: Box<Line>) {
+        match self {
+            Answer::Made(body, _) => {
+                line.bytes_out = body.as_ref().map_or(0, |body| body.len() as u64);
+                line.end = access::End::Complete;
+            }
+            Answer::Relayed(relay) if relay.watch.is_none() => line.end = access::End::Complete,
+            Answer::Relayed(relay) => relay.line = Some(line),
+        }
     }
 }
 
@@ -249,6 +273,9 @@ impl Body for Answer {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     forward::prepare_trailers(trailers);
+                }
+                if let (Some(data), Some(line)) = (frame.data_ref(), &mut relay.line) {
+                    line.bytes_out += data.len() as u64;
                 }
                 if let (Some(data), Some(watch)) = (frame.data_ref(), &mut relay.watch)
                     && let Some(keep) = &mut watch.keep

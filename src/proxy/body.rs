@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -14,6 +14,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::expect::{self, Gate};
 use super::forward;
 use super::sweep::Deadline;
 use super::wire::Wire;
@@ -57,6 +58,12 @@ pub struct Front {
 }
 
 impl Front {
+    /// Whether nothing has arrived.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
     fn pop(&mut self) -> Option<Bytes> {
         let frame = self.frames.pop_front();
         if self.frames.is_empty() {
@@ -115,6 +122,31 @@ impl Source {
         }
     }
 
+    /// How much of a body that is still arriving has been taken.
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        match self {
+            Source::Whole(bytes, _) => bytes.len() as u64,
+            Source::Stream(upload) => upload.lock().seen,
+        }
+    }
+
+    /// Keeps the client waiting until the gate opens.
+    pub fn hold_back(&self, gate: Arc<Gate>) {
+        if let Source::Stream(upload) = self {
+            upload.lock().gate = Some((gate, false));
+        }
+    }
+
+    /// Whether the client still waits to be told to go on.
+    #[must_use]
+    pub fn is_held_back(&self) -> bool {
+        match self {
+            Source::Whole(..) => false,
+            Source::Stream(upload) => upload.lock().gate.is_some(),
+        }
+    }
+
     /// Why the body did not arrive whole, if so.
     #[must_use]
     pub fn broken(&self) -> Option<Broken> {
@@ -146,6 +178,8 @@ struct State {
     // The trailers, once they have come, and whether this attempt is still to get them.
     trailers: Option<HeaderMap>,
     owes_trailers: bool,
+    // What the client waits for, and whether the time for it runs.
+    gate: Option<(Arc<Gate>, bool)>,
 }
 
 impl std::fmt::Debug for State {
@@ -216,6 +250,7 @@ impl Upload {
             attempts: 0,
             trailers: None,
             owes_trailers: false,
+            gate: None,
         })))
     }
 
@@ -282,7 +317,21 @@ impl State {
         }
     }
 
+    fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some((gate, runs)) = &mut self.gate {
+            if !std::mem::replace(runs, true) {
+                self.idle.set(expect::PATIENCE);
+            }
+            if gate.poll_open(cx).is_pending() {
+                ready!(self.idle.poll_due(cx));
+            }
+            self.gate = None;
+        }
+        Poll::Ready(())
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        ready!(self.poll_gate(cx));
         loop {
             if let Some(why) = self.broken {
                 return Poll::Ready(Some(Err(why)));
@@ -487,5 +536,92 @@ fn concat(frames: &[Bytes]) -> Bytes {
             many.iter().for_each(|frame| all.extend_from_slice(frame));
             all.freeze()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::sweep::Sweep;
+    use crate::proxy::wire::Socket;
+    use std::future::poll_fn;
+    use tokio::net::{TcpListener, TcpStream};
+
+    async fn wire() -> Arc<Wire> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Wire::new(Socket::Tcp(
+            TcpStream::connect(listener.local_addr().unwrap()).await.unwrap(),
+        ))
+    }
+
+    // As one that is complete but for being taken: nothing else of it is still to come.
+    fn source(frames: &[&'static str], gate: Option<Arc<Gate>>) -> Source {
+        let frames = frames.iter().map(|frame| Bytes::from_static(frame.as_bytes()));
+        let keep = Keep {
+            frames: Vec::new(),
+            complete: true,
+            cap: 0,
+            len: 0,
+            hold: None,
+            shared: None,
+            refused: None,
+            when_complete: None,
+        };
+        Source::Stream(Arc::new(Upload(Mutex::new(State {
+            front: Front {
+                frames: frames.collect(),
+                hold: None,
+            },
+            incoming: None,
+            waiting: false,
+            broken: None,
+            seen: 0,
+            limit: None,
+            idle: Sweep::new().unset(),
+            idle_limit: Duration::from_secs(1),
+            keep,
+            attempt: None,
+            attempts: 0,
+            trailers: None,
+            owes_trailers: false,
+            gate: gate.map(|gate| (gate, false)),
+        }))))
+    }
+
+    async fn next(body: &mut Outgoing) -> Option<Result<Bytes, Broken>> {
+        let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
+        frame.map(|frame| frame.map(|frame| frame.into_data().unwrap()))
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_was_superseded_gets_nothing_more_and_the_next_gets_everything() {
+        let source = source(&["one", "two"], None);
+        let mut first = source.outgoing(&wire().await);
+        assert_eq!(next(&mut first).await, Some(Ok("one".into())));
+        let mut second = source.outgoing(&wire().await);
+        // Whichever is polled first: the frames belong to the second.
+        assert_eq!(next(&mut first).await, Some(Err(Broken::Superseded)));
+        assert!(!first.is_end_stream());
+        assert_eq!(next(&mut second).await, Some(Ok("one".into())));
+        assert_eq!(next(&mut first).await, Some(Err(Broken::Superseded)));
+        assert_eq!(next(&mut second).await, Some(Ok("two".into())));
+        assert_eq!(next(&mut second).await, None);
+        assert!(second.is_end_stream() && !first.is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_taken_before_the_gate_opens() {
+        let gate = Arc::new(Gate::default());
+        let source = source(&["one"], Some(Arc::clone(&gate)));
+        let mut body = source.outgoing(&wire().await);
+        poll_fn(|cx| {
+            assert!(Pin::new(&mut body).poll_frame(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        assert!(source.is_held_back());
+        gate.open();
+        assert_eq!(next(&mut body).await, Some(Ok("one".into())));
+        assert!(!source.is_held_back());
     }
 }

@@ -43,7 +43,7 @@ impl From<CallError> for Made {
     fn from(error: CallError) -> Self {
         match error.failure {
             RunFailure::Connect if error.timed_out => Made::ConnectTimeout,
-            RunFailure::Connect | RunFailure::Local | RunFailure::Tls => Made::ConnectFailed,
+            RunFailure::Connect | RunFailure::Local => Made::ConnectFailed,
             RunFailure::Malformed => Made::Malformed,
             RunFailure::Overload => Made::Overload,
             RunFailure::Timeout => Made::Timeout,
@@ -61,16 +61,13 @@ impl ClientError {
             | ClientError::BadCoding
             | ClientError::BadHost
             | ClientError::BadLength
-            | ClientError::BadProxyHeader
             | ClientError::BadTarget
             | ClientError::ChunkExtensions
             | ClientError::Malformed
             | ClientError::TrailersTooLarge
             | ClientError::TwoFramings => StatusCode::BAD_REQUEST,
             ClientError::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            ClientError::HeaderTimeout | ClientError::ProxyHeaderTimeout | ClientError::WriteTimeout => {
-                StatusCode::REQUEST_TIMEOUT
-            }
+            ClientError::HeaderTimeout | ClientError::WriteTimeout => StatusCode::REQUEST_TIMEOUT,
             ClientError::TargetTooLong => StatusCode::URI_TOO_LONG,
             ClientError::TooMany => StatusCode::SERVICE_UNAVAILABLE,
             ClientError::UnknownCoding => StatusCode::NOT_IMPLEMENTED,

@@ -8,29 +8,29 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::ext::ReasonPhrase;
 
-use super::answer::{Answer, Finish, Keep, Kept, Relay, Watch};
+use super::access::Line;
+use super::answer::{Answer, Finish};
 use super::body::{self, Captured, Front, NotKept, Source, Upload, Wanted};
 use super::decisions;
 use super::error;
+use super::expect::{self, Gate};
 use super::forward;
 use super::pair::{Facts, Pair};
 use super::shadow::{self, Bounds};
 use super::stage::{Origin, Stage, Upgrade, Worker};
-use super::tunnel::{self, Open, Tunnel};
-use super::upstream::Reply;
+use super::tunnel;
+use super::wants::Wants;
 use crate::engine::decide::{self, CopyTo, Decision, Skip, WithoutIdentity};
-use crate::engine::guard::{Failure, Run};
 use crate::engine::identity::{Extraction, RequestView, Subjects};
 use crate::engine::ruleset::Route;
 use crate::engine::vocab::{ExchangeId, Side, SubjectHash};
 use crate::live::budget::Hold;
 use crate::live::snapshot::Snapshot;
-use crate::live::tally::{Made, RunFailure, Skipped, StatusClass, Unidentified};
+use crate::live::tally::{Made, Skipped, Unidentified};
 
 /// A request's body as far as it has come.
 enum Arrived {
@@ -38,32 +38,40 @@ enum Arrived {
     Partly(Front, Incoming, Option<NotKept>),
 }
 
-/// What the client's side of an exchange asks of its answer.
-#[derive(Clone, Debug)]
-struct Wants {
-    /// The version that the client speaks.
-    version: Version,
-    /// Whether it is to be told which trailers will come: it takes trailers, and its version says so in the head.
-    trailers: bool,
-    /// The protocols that it offers to change to.
-    upgrade: Option<HeaderValue>,
-}
-
-impl Wants {
-    // A body before the change would have to be told from what follows it; nobody sends one.
-    fn of(head: &http::request::Parts, incoming: &Incoming) -> Self {
-        let one_one = head.version == Version::HTTP_11;
-        let asks = one_one && incoming.is_end_stream() && forward::asks_for_upgrade(&head.headers);
-        Self {
-            version: head.version,
-            trailers: one_one && forward::takes_trailers(&head.headers),
-            upgrade: asks.then(|| tunnel::offered(&head.headers)).flatten(),
+impl Arrived {
+    // Who sends no body waits for nothing.
+    fn expectation(&self, head: &mut http::request::Parts, wants: &Wants) -> Option<Arc<Gate>> {
+        match self {
+            Arrived::Whole(body, _) if body.is_empty() => None,
+            Arrived::Whole(..) => wants.gate(head, false),
+            Arrived::Partly(front, ..) => wants.gate(head, front.is_empty()),
         }
     }
 }
 
-/// Answers one request.
+/// Answers one request, and has the access log told of it.
 pub async fn exchange(worker: Arc<Worker>, origin: Arc<Origin>, request: Request<Incoming>) -> Response<Answer> {
+    let mut line = None;
+    let mut response = answer(worker, origin, request, &mut line).await;
+    if let Some(mut line) = line {
+        line.status = Some(response.status());
+        // Nobody else's has this name: it is removed from what backends answer.
+        let reason = response
+            .headers()
+            .get(forward::ERROR)
+            .and_then(|reason| reason.to_str().ok());
+        line.reason = reason.map(Into::into);
+        response.body_mut().log(line);
+    }
+    response
+}
+
+async fn answer(
+    worker: Arc<Worker>,
+    origin: Arc<Origin>,
+    request: Request<Incoming>,
+    line: &mut Option<Box<Line>>,
+) -> Response<Answer> {
     origin.turn.request_began(!request.body().is_end_stream());
     let Some(snapshot) = worker.live.snapshot() else {
         return error::answer(Made::Overload).map(|body| Answer::Made(Some(body), Finish(Arc::clone(&origin.turn))));
@@ -87,6 +95,10 @@ pub async fn exchange(worker: Arc<Worker>, origin: Arc<Origin>, request: Request
         origin: &origin,
     };
 
+    *line = Line::begin(snapshot.access, &head, route, || {
+        let trusted = snapshot.trusted_proxies.as_deref();
+        origin.provenance.client(&head.headers, trusted)
+    });
     if let Err(made) = admit(&mut head, &incoming, &snapshot) {
         return stage.make(made);
     }
@@ -94,13 +106,16 @@ pub async fn exchange(worker: Arc<Worker>, origin: Arc<Origin>, request: Request
         return stage.make(Made::Overload);
     }
     let Some(rules) = rules else {
-        return stage.unrouted(head, incoming, wants).await;
+        return stage.unrouted(head, incoming, wants, line).await;
     };
     let (subjects, tenant, arrived) = match stage.identify(rules, &head, incoming).await {
         Ok(identified) => identified,
         Err(broken) => return stage.make(broken.into()),
     };
     let id = ExchangeId(worker.id_base | u128::from(worker.exchanges.fetch_add(1, Relaxed)));
+    if let Some(line) = line {
+        line.exchange = id;
+    }
     let word = &route.word;
     let epoch = word.epoch();
     let all = || subjects.as_ref().map(Subjects::iter).into_iter().flatten();
@@ -129,6 +144,7 @@ pub async fn exchange(worker: Arc<Worker>, origin: Arc<Origin>, request: Request
     if let Ok(value) = HeaderValue::from_bytes(&id.to_hex()) {
         head.headers.insert(forward::EXCHANGE, value);
     }
+    let gate = arrived.expectation(&mut head, &wants);
     let copied = matches!(decision.copy, CopyTo::To(_));
     let facts = Facts {
         epoch,
@@ -140,9 +156,12 @@ pub async fn exchange(worker: Arc<Worker>, origin: Arc<Origin>, request: Request
     };
     let pair = stage.pair(id, facts);
     let source = stage.attach(rules, &head, &decision, &pair, subjects.as_ref(), arrived);
+    if let Some(gate) = gate {
+        source.hold_back(gate);
+    }
     let answered = super::failover::serve(&stage, rules, &pair, head, &source).await;
     let keep = (pair.compared && decision.served == answered.side).then(|| snapshot.limits.capture);
-    stage.relay(answered, &pair, &source, keep, &wants)
+    stage.relay(answered, &pair, &source, keep, &wants, line)
 }
 
 /// What must hold of a request, besides being a well-formed one, before anything else is done with it.
@@ -190,12 +209,22 @@ impl Stage<'_> {
     }
 
     /// A request that no route takes goes to legacy as it is.
-    async fn unrouted(&self, mut head: http::request::Parts, incoming: Incoming, wants: Wants) -> Response<Answer> {
+    async fn unrouted(
+        &self,
+        mut head: http::request::Parts,
+        incoming: Incoming,
+        wants: Wants,
+        line: &mut Option<Box<Line>>,
+    ) -> Response<Answer> {
         let tally = self.route.tally(self.worker.shard);
         tally.assigned.add(Side::Legacy);
         self.prepare(&mut head.headers, &wants);
         let arrived = arrived(incoming);
+        let gate = arrived.expectation(&mut head, &wants);
         let source = self.source(arrived, None);
+        if let Some(gate) = gate {
+            source.hold_back(gate);
+        }
         let facts = Facts {
             epoch: self.route.word.epoch(),
             subject: None,
@@ -206,7 +235,7 @@ impl Stage<'_> {
         };
         let pair = self.pair(ExchangeId(0), facts);
         let answered = super::failover::legacy(self, &pair, head, &source).await;
-        self.relay(answered, &pair, &source, None, &wants)
+        self.relay(answered, &pair, &source, None, &wants, line)
     }
 
     /// Counts the decision, and logs it for those subjects that are logged.
@@ -313,7 +342,7 @@ impl Stage<'_> {
         let spec = &rules.spec.shadow;
         let copy = shadow::Copy {
             pair: Arc::clone(pair),
-            head: head.clone(),
+            head: copied_head(head),
             body: Bytes::new(),
             hold: None,
             backend: Arc::clone(&self.snapshot.shadows[side.index()]),
@@ -408,135 +437,6 @@ impl Stage<'_> {
             }
         }
     }
-
-    /// Hands a backend's answer to the client, or ours in its place.
-    fn relay(
-        &self,
-        answered: super::failover::Answered,
-        pair: &Arc<Pair>,
-        source: &Source,
-        keep: Option<usize>,
-        wants: &Wants,
-    ) -> Response<Answer> {
-        let super::failover::Answered { side, failover, reply } = answered;
-        let reply = match reply {
-            Ok(reply) => reply,
-            Err(error) => return self.make(source.broken().map_or_else(|| error.into(), Into::into)),
-        };
-        if reply.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.change_protocol(side, failover, reply, pair, wants);
-        }
-        let Reply {
-            response,
-            lease,
-            latency,
-        } = reply;
-        let (mut parts, incoming) = response.into_parts();
-        let tally = self.route.tally(self.worker.shard);
-        tally.answered[side.index()].add(StatusClass::of(parts.status));
-        let keep = keep.map(|cap| Keep {
-            headers: parts.headers.clone(),
-            body: Kept::Frames(Vec::new(), 0),
-            hold: self.worker.live.budget.hold(),
-            cap,
-        });
-        let trailers = wants
-            .trailers
-            .then(|| forward::announced_trailers(&parts.headers))
-            .flatten();
-        forward::prepare_answer(&mut parts.headers, self.snapshot.via);
-        // The library writes only trailers that are announced.
-        if let Some(names) = trailers {
-            parts.headers.insert(header::TRAILER, names);
-        }
-        self.name_side(&mut parts.headers, side);
-        let watch = Watch {
-            pair: Arc::clone(pair),
-            shard: self.worker.shard,
-            side,
-            failover,
-            status: parts.status,
-            latency,
-            keep,
-        };
-        let finish = Finish(Arc::clone(&self.origin.turn));
-        let mut relay = Relay::new(incoming, lease, Some(watch), finish);
-        // The length of what was not modified is a statement about what the client has; the library takes an answer that
-        // is known to have no body for one whose length is wrong.
-        if wants.version != Version::HTTP_2
-            && parts.status == StatusCode::NOT_MODIFIED
-            && parts.headers.contains_key(header::CONTENT_LENGTH)
-        {
-            relay.keep_length();
-        }
-        parts.version = Version::HTTP_11;
-        let reason = parts.extensions.remove::<ReasonPhrase>();
-        parts.extensions.clear();
-        if let Some(reason) = reason {
-            parts.extensions.insert(reason);
-        }
-        Response::from_parts(parts, Answer::Relayed(Box::new(relay)))
-    }
-}
-
-impl Stage<'_> {
-    /// Tells the client that a backend has agreed to change the protocol; the connection's task does the rest.
-    fn change_protocol(
-        &self,
-        side: Side,
-        failover: bool,
-        reply: Reply,
-        pair: &Arc<Pair>,
-        wants: &Wants,
-    ) -> Response<Answer> {
-        let tally = self.route.tally(self.worker.shard);
-        let run_over = |run| {
-            if failover {
-                pair.failed_over(run);
-            } else {
-                pair.served(run, None);
-            }
-        };
-        let Reply {
-            mut response, latency, ..
-        } = reply;
-        let offered = wants.upgrade.as_ref();
-        let agreed = offered.and_then(|offered| tunnel::agreed(offered, response.headers()));
-        let Some(agreed) = agreed else {
-            tally.failed[side.index()].add(RunFailure::Malformed);
-            run_over(Run::failed(Failure::Malformed));
-            return self.make(Made::Malformed);
-        };
-        let backend = hyper::upgrade::on(&mut response);
-        tally.answered[side.index()].add(StatusClass::of(response.status()));
-        run_over(Run::answered(response.status().as_u16(), latency));
-        let (mut parts, _) = response.into_parts();
-        forward::prepare_answer(&mut parts.headers, self.snapshot.via);
-        self.name_side(&mut parts.headers, side);
-        parts
-            .headers
-            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        parts.headers.insert(header::UPGRADE, agreed);
-        let origin = self.origin;
-        origin.turn.switch_protocols();
-        origin.set_upgrade(Upgrade::Agreed(Box::new(Tunnel {
-            pair: Arc::clone(pair),
-            side,
-            shard: self.worker.shard,
-            backend,
-            idle: self.snapshot.limits.tunnel_idle,
-            drain: self.snapshot.limits.drain,
-            open: Open::new(&self.worker.live, side),
-        })));
-        parts.version = Version::HTTP_11;
-        Response::from_parts(parts, Answer::Made(None, Finish(Arc::clone(&origin.turn))))
-    }
-
-    fn name_side(&self, headers: &mut HeaderMap, side: Side) {
-        if self.snapshot.served_by {
-            headers.insert(forward::SERVED_BY, HeaderValue::from_static(side.as_str()));
-        }
-    }
 }
 
 fn arrived(incoming: Incoming) -> Arrived {
@@ -545,6 +445,16 @@ fn arrived(incoming: Incoming) -> Arrived {
     } else {
         Arrived::Partly(Front::default(), incoming, None)
     }
+}
+
+// A copy is sent whole, by somebody who waits for nothing.
+fn copied_head(head: &http::request::Parts) -> http::request::Parts {
+    let mut head = head.clone();
+    if expect::asks(&head) {
+        head.headers.remove(header::EXPECT);
+        head.extensions.clear();
+    }
+    head
 }
 
 // A conversation stays in one lane; a request for nobody goes anywhere.

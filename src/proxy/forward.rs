@@ -8,7 +8,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::provenance::Provenance;
+use super::provenance::{FORWARDED_FOR, Provenance};
 
 /// The prefix of our own headers.
 const OURS: &[u8] = b"x-understudy-";
@@ -22,8 +22,6 @@ pub const ERROR: HeaderName = HeaderName::from_static("x-understudy-error");
 /// Which side's answer this is.
 pub const SERVED_BY: HeaderName = HeaderName::from_static("x-understudy-served-by");
 
-/// The addresses that a request came by.
-pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");

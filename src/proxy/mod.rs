@@ -3,6 +3,7 @@
 //! Imports `engine`, `live` and `telemetry` only. No request waits for anything outside this folder and the backend that
 //! serves it.
 
+pub mod access;
 pub mod answer;
 pub mod body;
 pub mod client;
@@ -12,18 +13,20 @@ pub mod door;
 pub mod entrance;
 pub mod error;
 pub mod exchange;
+pub mod expect;
 pub mod failover;
 pub mod forward;
 pub mod framing;
 pub mod listen;
 pub mod pair;
 pub mod provenance;
-mod proxy_protocol;
 pub mod refusals;
+mod relay;
 pub mod shadow;
 pub mod socket;
 pub mod stage;
 pub mod sweep;
 pub mod tunnel;
 pub mod upstream;
+mod wants;
 pub mod wire;

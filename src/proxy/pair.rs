@@ -184,8 +184,11 @@ impl Pair {
                 // A run that ended well kept its answer, unless there was no memory for it.
                 let ended_well = |run: Run| run.failure.is_none() && !run.cancelled;
                 let whole = closed.relation == Relation::Pair && ended_well(legacy) && ended_well(new);
+                let refused = |run: Run| run.cancelled && run.status == Some(431);
                 let why = if whole {
                     NotCompared::Memory
+                } else if refused(legacy) || refused(new) {
+                    NotCompared::HeadTooLong
                 } else {
                     NotCompared::RunFailed
                 };

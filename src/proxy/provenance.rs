@@ -5,11 +5,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::forward::FORWARDED_FOR;
 use super::socket::{Peer, Scheme};
+
+/// The addresses that a request came by.
+pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What a connection's requests say of where they come from.
 #[derive(Clone, Debug)]

@@ -23,6 +23,7 @@ use super::pair::Pair;
 use super::sweep::Sweep;
 use super::upstream::{Patience, Pool};
 use crate::engine::guard::{Breaker, Failure, Run};
+use crate::engine::vocab::Side;
 use crate::live::Live;
 use crate::live::backend::Backend;
 use crate::live::budget::Hold;
@@ -39,6 +40,12 @@ const LANE: usize = 64;
 
 /// Subjects that one overflowing lane remembers to shed whole; beyond it, every copy is shed until it has caught up.
 const SHED: usize = 1_024;
+
+/// What a copy takes in memory beside its head and body.
+const OVERHEAD: usize = 1_024;
+
+/// By how much a copy's head is longer than the head of the request it is copied from: `x-understudy-shadow: 1`.
+const MARKER_BYTES: usize = 24;
 
 /// What a copy of a request needs.
 #[derive(Debug)]
@@ -101,6 +108,8 @@ pub struct Receiver(mpsc::Receiver<(Copy, u64)>);
 struct Waiting {
     copy: Copy,
     since_nanos: u64,
+    // What the copy keeps in memory.
+    bytes: u64,
 }
 
 impl Waiting {
@@ -108,10 +117,24 @@ impl Waiting {
         Duration::from_nanos(clock::monotonic_nanos().saturating_sub(self.since_nanos))
     }
 
-    // What the copy keeps in memory: its body, and roughly what a head takes.
-    fn bytes(&self) -> u64 {
-        self.copy.body.len() as u64 + 1_024
+    fn new(copy: Copy, since_nanos: u64) -> Self {
+        let bytes = (copy.body.len() + head_bytes(&copy.head) + OVERHEAD) as u64;
+        Self {
+            copy,
+            since_nanos,
+            bytes,
+        }
     }
+}
+
+/// How long a request's head is on the wire, but for what the connection adds.
+fn head_bytes(head: &http::request::Parts) -> usize {
+    let line = head.method.as_str().len() + head.uri.path_and_query().map_or(1, |target| target.as_str().len());
+    let headers = head
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4);
+    line + headers.sum::<usize>()
 }
 
 #[derive(Debug, Default)]
@@ -127,14 +150,24 @@ struct Lanes {
     lanes: HashMap<u64, Lane>,
     bytes: u64,
     breakers: [Breaker; 2],
+    // The shortest head of a copy that was too long for its side.
+    too_long: [Option<usize>; 2],
 }
 
 impl Lanes {
+    /// Whether the served request, which is shorter than its copy by the marker, would have been too long as well: so it is
+    /// once a copy no longer than that request was. Until then a 431 says nothing of the side.
+    fn would_be_too_long(&mut self, side: Side, copy_bytes: usize) -> bool {
+        let shortest = self.too_long[side.index()].get_or_insert(copy_bytes);
+        *shortest = copy_bytes.min(*shortest);
+        *shortest + MARKER_BYTES <= copy_bytes
+    }
+
     /// Puts a copy into its lane; gives it back when it has to be shed.
     fn admit(&mut self, number: u64, waiting: Waiting) -> Option<Waiting> {
         let lane = self.lanes.entry(number).or_default();
         let subject = waiting.copy.lane;
-        let full = lane.waiting.len() >= LANE || self.bytes + waiting.bytes() > waiting.copy.bounds.max_bytes;
+        let full = lane.waiting.len() >= LANE || self.bytes + waiting.bytes > waiting.copy.bounds.max_bytes;
         if full && lane.shed.len() < SHED {
             lane.shed.insert(subject);
         }
@@ -145,7 +178,7 @@ impl Lanes {
             }
             return Some(waiting);
         }
-        self.bytes += waiting.bytes();
+        self.bytes += waiting.bytes;
         lane.waiting.push_back(waiting);
         None
     }
@@ -177,7 +210,7 @@ pub async fn run(live: Arc<Live>, Receiver(mut receiver): Receiver) {
         let lanes = Arc::clone(routes.entry(copy.pair.route.id).or_default());
         let number = copy.lane % copy.bounds.max_in_flight.max(1) as u64;
         let mut locked = lock(&lanes);
-        if let Some(shed) = locked.admit(number, Waiting { copy, since_nanos }) {
+        if let Some(shed) = locked.admit(number, Waiting::new(copy, since_nanos)) {
             shed.copy
                 .pair
                 .drop_copy(courier.live.shadow_shard(), Skipped::QueueFull);
@@ -203,6 +236,58 @@ fn lock(lanes: &Mutex<Lanes>) -> MutexGuard<'_, Lanes> {
     lanes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A copy that left its lane. Whatever becomes of whoever carries it, its lane goes on and its bytes are given back.
+struct Underway<'a> {
+    lanes: &'a Mutex<Lanes>,
+    number: u64,
+    bytes: u64,
+    over: bool,
+}
+
+impl<'a> Underway<'a> {
+    const fn new(lanes: &'a Mutex<Lanes>, number: u64, bytes: u64) -> Self {
+        Self {
+            lanes,
+            number,
+            bytes,
+            over: false,
+        }
+    }
+
+    fn over(mut self) {
+        self.over = true;
+    }
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        let mut lanes = lock(self.lanes);
+        lanes.bytes = lanes.bytes.saturating_sub(self.bytes);
+        if !self.over
+            && let Some(lane) = lanes.lanes.get_mut(&self.number)
+        {
+            lane.busy = false;
+        }
+    }
+}
+
+/// A copy's run that must end, or its exchange never does.
+struct Unfinished<'a>(Option<&'a Pair>);
+
+impl Unfinished<'_> {
+    fn over(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(pair) = self.0.take() {
+            pair.copied(Run::cancelled(), None);
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Courier {
     live: Arc<Live>,
@@ -217,7 +302,7 @@ impl Courier {
             let Some(waiting) = lock(lanes).next(number) else {
                 return;
             };
-            let bytes = waiting.bytes();
+            let underway = Underway::new(lanes, number, waiting.bytes);
             let pair = Arc::clone(&waiting.copy.pair);
             let side = pair.served.other();
             let allowed = lock(lanes).breakers[side.index()].allows(clock::monotonic());
@@ -229,11 +314,18 @@ impl Courier {
                 pair.drop_copy(shard, Skipped::Withdrawn);
             } else {
                 pair.route.tally(shard).copies.add(side);
-                let (run, answer) = self.deliver(waiting).await;
+                let unfinished = Unfinished(Some(&pair));
+                let copy_bytes = head_bytes(&waiting.copy.head) + MARKER_BYTES;
+                let (mut run, mut answer) = self.deliver(waiting).await;
                 lock(lanes).breakers[side.index()].saw(run.status.is_some(), clock::monotonic());
+                if run.status == Some(431) && !lock(lanes).would_be_too_long(side, copy_bytes) {
+                    run.cancelled = true;
+                    answer = None;
+                }
+                unfinished.over();
                 pair.copied(run, answer);
             }
-            lock(lanes).bytes -= bytes;
+            underway.over();
         }
     }
 
@@ -321,12 +413,38 @@ impl From<RunFailure> for Failure {
         match failure {
             RunFailure::Malformed => Failure::Malformed,
             RunFailure::Timeout => Failure::Timeout,
-            RunFailure::Connect
-            | RunFailure::Cut
-            | RunFailure::Local
-            | RunFailure::Overload
-            | RunFailure::Reset
-            | RunFailure::Tls => Failure::Transport,
+            RunFailure::Connect | RunFailure::Cut | RunFailure::Local | RunFailure::Overload | RunFailure::Reset => {
+                Failure::Transport
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_carrier_that_dies_leaves_its_lane_free_and_its_bytes_given_back() {
+        let lanes = Mutex::new(Lanes::default());
+        let busy = || lock(&lanes).lanes[&7].busy;
+        lock(&lanes).lanes.entry(7).or_default().busy = true;
+        lock(&lanes).bytes = 5_000;
+        Underway::new(&lanes, 7, 2_000).over();
+        assert!(busy());
+        drop(Underway::new(&lanes, 7, 3_000));
+        assert!(!busy());
+        assert_eq!(lock(&lanes).bytes, 0);
+    }
+
+    #[test]
+    fn a_431_counts_once_a_copy_no_longer_than_the_request_itself_got_one() {
+        let mut lanes = Lanes::default();
+        assert!(!lanes.would_be_too_long(Side::New, 8_190));
+        assert!(!lanes.would_be_too_long(Side::New, 8_200));
+        assert!(lanes.would_be_too_long(Side::New, 8_214));
+        assert!(!lanes.would_be_too_long(Side::New, 8_180));
+        assert!(lanes.would_be_too_long(Side::New, 8_204));
+        assert!(!lanes.would_be_too_long(Side::Legacy, 9_000));
     }
 }

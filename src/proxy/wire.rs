@@ -44,37 +44,33 @@ impl AsFd for Socket {
     }
 }
 
-/// What the kernel has for us on a connection that nothing was asked of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quiet {
-    /// Nothing: it may be written to.
-    Yes,
-    /// Something that may be well: it is not to be written to until that has been read.
-    NotYet,
-    /// A close, or bytes that nobody asked for.
-    No,
-}
+/// What may arrive between a request and the head of its answer: interim answers, and what is read along with the head.
+/// Whoever sends more floods, and the thread would do nothing else than read it.
+const BEFORE_ANSWER_BYTES: u64 = 512 * 1024;
+
+const UNBOUNDED: u64 = u64::MAX;
 
 /// One socket to a backend.
 #[derive(Debug)]
 pub struct Wire {
     stream: Socket,
-    secured: bool,
     written: AtomicU64,
     last_write_nanos: AtomicU64,
     last_read_nanos: AtomicU64,
+    // Bytes that may still arrive.
+    may_arrive: AtomicU64,
 }
 
 impl Wire {
-    /// Wraps a connected socket; `secured` if TLS is spoken over it.
+    /// Wraps a connected socket.
     #[must_use]
-    pub fn new(stream: Socket, secured: bool) -> Arc<Self> {
+    pub fn new(stream: Socket) -> Arc<Self> {
         Arc::new(Self {
             stream,
-            secured,
             written: AtomicU64::new(0),
             last_write_nanos: AtomicU64::new(0),
             last_read_nanos: AtomicU64::new(0),
+            may_arrive: AtomicU64::new(UNBOUNDED),
         })
     }
 
@@ -98,18 +94,34 @@ impl Wire {
         Duration::from_nanos(read.saturating_sub(self.last_write_nanos()))
     }
 
-    /// Whether the socket may be written to.
+    /// Whether the socket may be written to: open, and nothing unasked has arrived on it.
     ///
     /// Asks the kernel, because the runtime learns of a close only at its next look at its events.
     #[must_use]
-    pub fn quiet(&self) -> Quiet {
+    pub fn is_quiet(&self) -> bool {
         let mut byte = [MaybeUninit::uninit(); 1];
-        match SockRef::from(&self.stream).peek(&mut byte) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Quiet::Yes,
-            // Under TLS there is more than what was asked for: tickets for later, say.
-            Ok(1..) if self.secured => Quiet::NotYet,
-            _ => Quiet::No,
+        matches!(SockRef::from(&self.stream).peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// An answer's head is waited for: not everything may come before it.
+    pub fn awaits_head(&self) {
+        self.may_arrive.store(BEFORE_ANSWER_BYTES, Relaxed);
+    }
+
+    /// It has arrived.
+    pub fn has_head(&self) {
+        self.may_arrive.store(UNBOUNDED, Relaxed);
+    }
+
+    fn read(&self, bytes: usize) -> io::Result<()> {
+        self.last_read_nanos.store(clock::monotonic_nanos(), Relaxed);
+        let left = self.may_arrive.load(Relaxed);
+        if left == UNBOUNDED {
+            return Ok(());
         }
+        let left = left.checked_sub(bytes as u64).ok_or(io::ErrorKind::InvalidData)?;
+        self.may_arrive.store(left, Relaxed);
+        Ok(())
     }
 
     /// Closes the socket in both directions, whoever else still has it.
@@ -140,8 +152,7 @@ impl AsyncRead for WireIo {
                         let nothing_left = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
                         let _ = each!(&self.0.stream, stream => stream.try_io(Interest::READABLE, nothing_left));
                     }
-                    self.0.last_read_nanos.store(clock::monotonic_nanos(), Relaxed);
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(self.0.read(bytes));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),

@@ -7,8 +7,9 @@
 //! request delayed.
 
 use std::io::Write;
+use std::sync::OnceLock;
 
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -16,8 +17,19 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// The target of the decision log.
 pub const DECISIONS: &str = "understudy::decisions";
 
+/// The target of the access log.
+pub const ACCESS: &str = "understudy::access";
+
 /// Lines that may wait to be written.
 const WAITING: usize = 16_384;
+
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines that were dropped because the log did not take them.
+#[must_use]
+pub fn dropped() -> usize {
+    DROPPED.get().map_or(0, ErrorCounter::dropped_lines)
+}
 
 /// Writes what waits when it is dropped: to be held until the process ends.
 #[derive(Debug)]
@@ -44,6 +56,7 @@ fn start(filter: EnvFilter, writer: impl Write + Send + 'static) -> Lines {
         .lossy(true)
         .buffered_lines_limit(WAITING)
         .finish(writer);
+    let dropped = writer.error_counter();
     let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
@@ -55,6 +68,10 @@ fn start(filter: EnvFilter, writer: impl Write + Send + 'static) -> Lines {
         .with(lines)
         .try_init()
         .is_ok();
+    if first {
+        // Only the first writer is ever written to.
+        let _ = DROPPED.set(dropped);
+    }
     Lines {
         _writer: first.then_some(guard),
     }

@@ -58,6 +58,7 @@ names! {
     HELD = gauge "understudy_subjects_held", "Subjects held on legacy.";
     UNSTORED = gauge "understudy_kills_unstored", "Kills in force that are not yet on disk.";
     STATE_READABLE = gauge "understudy_state_readable", "0 when the state could not be read at the start: legacy only.";
+    LOG_LINES_DROPPED = counter "understudy_log_lines_dropped_total", "Log lines that were dropped because nobody took them.";
     PANICS = counter "understudy_panics_total", "Tasks of the sidecar that panicked; anything but 0 is a bug.";
 }
 

@@ -6,6 +6,7 @@
     reason = "tests wait, spawn and read clocks as their clients do"
 )]
 
+mod access;
 mod admin;
 mod answers;
 mod body;
@@ -29,7 +30,7 @@ mod scenario;
 mod shadow;
 mod sockets;
 mod state;
+mod streaming;
 mod support;
 mod tls;
-mod tls_out;
 mod tunnels;

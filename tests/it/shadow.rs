@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Method;
 use tokio::time::Instant;
 
-use crate::support::{Backend, Client, Plan, Reply, Script, deadline, get, post, request};
+use crate::support::{Backend, Blackhole, Client, Located, Plan, Reply, Script, deadline, get, post, request};
 
 const SHADOWED: &str = "shadow: { flag: true, methods: [GET, POST] }";
 
@@ -201,13 +201,27 @@ async fn a_copy_leaves_beside_the_served_call_not_after_its_answer() {
 
 /// Whatever the new path does with its copies, the client gets legacy's bytes in legacy's time.
 async fn unharmed_by(script: Option<Script>) {
-    let legacy = Backend::saying("legacy").await;
     let mut new = Backend::start(Script::Stall).await;
     match script {
         Some(script) => new.set(script),
         None => new.go_away().await,
     }
-    let sidecar = Plan::new(&legacy, &new)
+    unharmed(&new).await;
+    // Whatever became of it, no copy was sent a second time.
+    let mut exchanges: Vec<_> = new
+        .received()
+        .iter()
+        .map(|r| r.header("x-understudy-exchange").to_owned())
+        .collect();
+    let all = exchanges.len();
+    exchanges.sort();
+    exchanges.dedup();
+    assert_eq!(exchanges.len(), all);
+}
+
+async fn unharmed(new: &impl Located) {
+    let legacy = Backend::saying("legacy").await;
+    let sidecar = Plan::new(&legacy, new)
         .route("shadow: { flag: true, methods: [POST], timeout: 1s, max_in_flight: 4 }")
         .start();
     let mut client = Client::connect(sidecar.address).await;
@@ -265,6 +279,70 @@ async fn a_dead_shadow_costs_the_client_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shadow_that_resets_costs_the_client_nothing() {
     unharmed_by(Some(Script::ResetOnAccept)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_shadow_costs_the_client_nothing() {
+    let slow = |_: &_| Reply::text("new").after(Duration::from_millis(500));
+    unharmed_by(Some(Script::Answer(Arc::new(slow)))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_that_cannot_be_connected_to_costs_the_client_nothing() {
+    unharmed(&Blackhole::open().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_of_copies_that_wait_count_towards_the_bound_on_bytes() {
+    let legacy = Backend::saying("legacy").await;
+    let new = Backend::start(Script::Stall).await;
+    let sidecar = Plan::new(&legacy, &new)
+        .route("shadow: { flag: true, max_in_flight: 1, max_bytes: 128KiB, timeout: 30s }")
+        .start();
+    let mut client = Client::connect(sidecar.address).await;
+    let cookie = "c".repeat(30_000);
+    for _ in 0..20 {
+        let headers = [("x-shopper-id", "anna"), ("cookie", &*cookie)];
+        client.send(request(Method::GET, "/", &headers, "")).await;
+    }
+    sidecar
+        .wait_for_metric("understudy_copies_skipped_total", &["queue_full"], 16.0)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_only_its_marker_makes_too_long_is_no_failure_of_its_side() {
+    let legacy = Backend::saying("same").await;
+    let new = Backend::answering(|r| {
+        let length = |(name, value): (&http::HeaderName, &http::HeaderValue)| name.as_str().len() + value.len() + 4;
+        if r.headers.iter().map(length).sum::<usize>() > 4_300 {
+            Reply::status(431)
+        } else {
+            Reply::text("same")
+        }
+    })
+    .await;
+    let sidecar = Plan::new(&legacy, &new).route("shadow: true\ndual_run: true").start();
+    let ask = async |cookie: usize| {
+        get(
+            sidecar.address,
+            "/",
+            &[("x-shopper-id", "anna"), ("cookie", &"c".repeat(cookie))],
+        )
+        .await
+    };
+    for at in 1..=3 {
+        ask(4_280).await;
+        sidecar
+            .wait_for_metric("understudy_not_compared_total", &["head_too_long"], f64::from(at))
+            .await;
+    }
+    assert_eq!(sidecar.metric("understudy_compared_total", &[]).await, 0.0);
+    // A request that is too long by itself is.
+    ask(4_400).await;
+    sidecar
+        .wait_for_metric("understudy_compared_total", &["diverged"], 1.0)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

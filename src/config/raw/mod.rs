@@ -13,7 +13,7 @@ use crate::engine::ruleset::decode::{At, ByteSize, record, words};
 
 pub use backend::{Backend, Copies, Url};
 pub use budget::Budget;
-pub use listener::{Address, Listener, ListenerTls, ProxyProtocol, TlsVersion};
+pub use listener::{Address, Listener, ListenerTls, TlsVersion};
 pub use route::{Route, ShadowText, WhenKilled, WithoutIdentity};
 pub use scalar::Workers;
 
@@ -137,6 +137,32 @@ record! {
         subject: SubjectLog = "hashed",
         /// The share of subjects whose decisions are logged. Kills and changes always are.
         decisions: Percent = "1%",
+        /// Which requests get a line of the access log, at the end of their answer.
+        access: AccessLog = "off",
+        /// What such a line names that may tell who somebody is.
+        access_with: Vec<AccessMember> = "[]",
+    }
+}
+
+words! {
+    /// Which requests get a line of the access log.
+    pub enum AccessLog {
+        /// None.
+        Off = "off",
+        /// Those that were answered with 5xx or by the sidecar itself, that broke off, or whose client left.
+        Errors = "errors",
+        /// All.
+        All = "all",
+    }
+}
+
+words! {
+    /// What a line of the access log may name.
+    pub enum AccessMember {
+        /// The client's address; behind `trusted_proxies`, the one that they name.
+        Client = "client",
+        /// The path, without its query.
+        Path = "path",
     }
 }
 

@@ -122,7 +122,7 @@ record! {
         percent: Percent = "100",
         /// Copies of this route under way at once; one more is skipped.
         max_in_flight: Count = "64",
-        /// What the bodies of this route's copies may take together; what exceeds it is skipped.
+        /// What this route's copies may take together, heads and bodies; what exceeds it is skipped.
         max_bytes: ByteSize = "16MiB",
         /// The longest wait for the answer to a copy.
         timeout: At<Timeout> = "10s",

@@ -166,9 +166,11 @@ impl Pool {
         let wire = Arc::clone(&connection.wire);
         let deadline = self.sweep.deadline(patience);
         let begun = clock::monotonic_nanos();
+        wire.awaits_head();
         let mut answer = pin!(connection.sender.try_send_request(request));
         poll_fn(|cx| {
             if let Poll::Ready(result) = answer.as_mut().poll(cx) {
+                wire.has_head();
                 return Poll::Ready(result.map_err(|mut failed| {
                     let returned = failed.take_message().map(|request| Box::new(request.into_parts().0));
                     let failure = classify(failed.error());

@@ -11,7 +11,6 @@ use super::connect::{Connection, FRESH};
 use crate::live::backend::{Backend, InFlight};
 use crate::live::service::Target;
 use crate::proxy::sweep::{Deadline, Sweep};
-use crate::proxy::wire::Quiet;
 use crate::telemetry::clock;
 
 /// For how long a request that may not be repeated gets a connection of its own from a backend that closed a young idle
@@ -170,14 +169,11 @@ impl Pool {
             if !candidate.sender.is_ready() {
                 continue;
             }
-            match candidate.wire.quiet() {
-                Quiet::Yes => return Some(idle.connections.remove(at)),
-                Quiet::NotYet => {}
-                Quiet::No => {
-                    idle.connections.remove(at);
-                    idle.distrust(idle_for < FRESH, now);
-                }
+            let connection = idle.connections.remove(at);
+            if connection.wire.is_quiet() {
+                return Some(connection);
             }
+            idle.distrust(idle_for < FRESH, now);
         }
         None
     }

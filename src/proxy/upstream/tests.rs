@@ -36,7 +36,6 @@ fn spec(at: SocketAddr) -> Spec {
             first: Duration::from_secs(1),
             longest: Duration::from_secs(30),
         },
-        tls: None,
     }
 }
 

@@ -4,7 +4,6 @@ pub mod backend;
 pub mod client;
 pub mod payload;
 pub mod process;
-pub mod secured;
 pub mod socket;
 pub mod tls;
 
@@ -22,7 +21,6 @@ pub use backend::{Backend, Received, Reply, Script};
 pub use client::{Answered, Client, get, post, raw, request, send};
 pub use payload::{Case, sign, signature_holds};
 pub use process::{Finished, Instance, understudy};
-pub use secured::Secured;
 pub use socket::{Blackhole, Listener, Message, Nobody, Socket};
 pub use tls::{Authority, Shopper, pair};
 
@@ -63,7 +61,7 @@ macro_rules! located {
     })* };
 }
 
-located!(Backend, Blackhole, Listener, Nobody, Secured);
+located!(Backend, Blackhole, Listener, Nobody);
 
 /// What an instance is made of.
 pub struct Plan {

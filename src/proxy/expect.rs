@@ -1,0 +1,67 @@
+//! `Expect: 100-continue`: a body is not asked for before the backend wants it.
+//!
+//! The expectation goes to the backend, and its 100 opens the gate: the body is then polled, by which the library tells the
+//! client to go on. A final answer leaves the gate closed: the client gets that answer alone, and the backend never sees
+//! the body that it refused. A backend that says nothing is taken to ignore the expectation, as it may.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::Request;
+use http::header;
+use http::request::Parts;
+
+/// How long a backend has to say that it wants the body: as long as common clients would wait for it themselves.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Stands before a body until its backend wants it.
+#[derive(Debug, Default)]
+pub struct Gate {
+    open: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Gate {
+    /// A gate that the backend's 100 to this request opens.
+    #[must_use]
+    pub fn before(head: &mut Parts) -> Arc<Self> {
+        let gate = Arc::new(Self::default());
+        let opened = Arc::clone(&gate);
+        let mut carrier = Request::new(());
+        hyper::ext::on_informational(&mut carrier, move |interim| {
+            if interim.status() == 100 {
+                opened.open();
+            }
+        });
+        head.extensions.extend(std::mem::take(carrier.extensions_mut()));
+        gate
+    }
+
+    /// Opens it.
+    pub fn open(&self) {
+        self.open.store(true, Relaxed);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Whether it is open; if not, the task is woken when it is.
+    pub fn poll_open(&self, cx: &Context<'_>) -> Poll<()> {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        if self.open.load(Relaxed) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+/// Whether a request's client waits to be told to go on.
+#[must_use]
+pub fn asks(head: &Parts) -> bool {
+    let value = head.headers.get(header::EXPECT);
+    value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
