@@ -12,6 +12,7 @@ use http::{Method, StatusCode};
 
 use super::body::Source;
 use super::pair::Pair;
+use super::spare::Spare;
 use super::stage::Stage;
 use super::upstream::{CallError, Patience, Reply};
 use crate::engine::guard::Run;
@@ -98,7 +99,7 @@ pub(super) async fn serve(
     // Without a second chance there is nothing to save time for.
     let total =
         (repeatable && (failover.unknown || failover.answered)).then(|| time_for_new(failover.deadline, legacy_p99));
-    let again = head.clone();
+    let again = Spare::of(&head);
     let reply = ask(
         stage,
         Side::New,
@@ -152,7 +153,7 @@ pub(super) async fn serve(
     drop(reply);
     stage.route.tally(stage.worker.shard).failovers.add(class);
     let waiting = Waiting::new(pair, Pair::abandoned_failover);
-    let reply = ask(stage, Side::Legacy, again, source, None, waiting).await;
+    let reply = ask(stage, Side::Legacy, again.head(), source, None, waiting).await;
     if let Err(error) = &reply {
         pair.failed_over(failed(stage, Side::Legacy, *error, source));
     }

@@ -24,6 +24,7 @@ pub mod refusals;
 mod relay;
 pub mod shadow;
 pub mod socket;
+pub mod spare;
 pub mod stage;
 pub mod sweep;
 pub mod tunnel;

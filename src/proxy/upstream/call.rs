@@ -22,6 +22,7 @@ use crate::live::backend::Backend;
 use crate::live::service::Pick;
 use crate::live::tally::RunFailure;
 use crate::proxy::body::{Outgoing, Source};
+use crate::proxy::spare::Spare;
 use crate::proxy::sweep::Deadline;
 use crate::telemetry::clock;
 
@@ -78,10 +79,11 @@ impl Pool {
             let reused = pooled.is_some();
             let (busy, mut connection) = match pooled {
                 Some(connection) => (busy, connection),
-                None => self.reach(backend, busy, total.as_ref(), upgradable).await?,
+                // Boxed, because it is rare and large: every request under way would carry it.
+                None => Box::pin(self.reach(backend, busy, total.as_ref(), upgradable)).await?,
             };
             let written_before = connection.wire.written();
-            let again = (reused && repeatable).then(|| head.clone());
+            let again = (reused && repeatable).then(|| Spare::of(&head));
             let body = source.outgoing(&connection.wire);
             // The library sends a GET without its body unless its end is said to be marked.
             if body.size_hint().exact().is_none() {
@@ -127,7 +129,9 @@ impl Pool {
                     if reused && error.failure == RunFailure::Reset {
                         self.distrust(&busy.target);
                     }
-                    let again = returned.map(|returned| *returned).or(again.filter(|_| was_closed));
+                    let again = returned
+                        .map(|returned| *returned)
+                        .or_else(|| again.filter(|_| was_closed).map(Spare::head));
                     match again {
                         Some(again) if reused => head = again,
                         _ => return Err(error),
