@@ -365,8 +365,9 @@ impl Front<'_> {
                 },
                 head: framing::Limits {
                     header_bytes: limits.header_bytes,
-                    header_count: limits.header_count,
+                    header_count: limits.header_count.min(framing::MOST_LINES),
                 },
+                streams: limits.streams,
             },
             connections: limits.connections,
             handshake: limits.handshake,

@@ -118,6 +118,7 @@ fn limits(written: &raw::Limits, problems: &mut Problems) -> Limits {
         tunnels: written.tunnels.0,
         connections: written.connections.0,
         in_flight: written.in_flight.0,
+        streams: u32::try_from(written.streams.0).unwrap_or(u32::MAX),
         drain: written.drain.0,
     }
 }

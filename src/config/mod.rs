@@ -124,6 +124,8 @@ pub struct Limits {
     pub connections: usize,
     /// Requests on their way to one backend at once.
     pub in_flight: usize,
+    /// Requests under way at once on one connection over HTTP/2.
+    pub streams: u32,
     /// For requests under way at a shutdown.
     pub drain: Duration,
 }

@@ -97,6 +97,7 @@ fn least_configuration_gets_every_default() {
             tunnels: 4_096,
             connections: 20_000,
             in_flight: 4_096,
+            streams: 100,
             drain: Duration::from_secs(30),
         }
     );

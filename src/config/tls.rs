@@ -24,7 +24,7 @@ use crate::engine::ruleset::problem::{Problem, Problems, quote};
 use crate::telemetry::clock;
 
 /// What a client may ask to speak, in our order of preference.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// What the handshakes of a listener need.
 #[derive(Clone, Debug)]

@@ -176,6 +176,7 @@ pub fn waits_for_restart(running: &Config, read: &Config) -> Vec<String> {
             l.idle,
             l.handshake,
             l.connections,
+            l.streams,
             l.drain,
         )
     };

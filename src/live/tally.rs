@@ -149,6 +149,28 @@ labels! {
         HeadersTooLarge = "headers_too_large",
         /// The header section did not arrive in time.
         HeaderTimeout = "header_timeout",
+        /// An HTTP/2 connection that broke a rule for all of its streams.
+        Http2Connection = "http2_connection_error",
+        /// Too many frames for one header block.
+        Http2Continuation = "http2_continuation_flood",
+        /// Too many frames without content.
+        Http2Empty = "http2_empty_frame_flood",
+        /// Too many farewells, promises and frames of unknown kinds.
+        Http2Other = "http2_other_frame_flood",
+        /// Too many pings.
+        Http2Ping = "http2_ping_flood",
+        /// Too many priorities.
+        Http2Priority = "http2_priority_flood",
+        /// Too many streams reset, by either side.
+        Http2Reset = "http2_reset_flood",
+        /// Too many settings.
+        Http2Settings = "http2_settings_flood",
+        /// A stream that broke a rule: malformed fields, a wrong length.
+        Http2Stream = "http2_stream_error",
+        /// A stream over `limits.streams`.
+        Http2Streams = "http2_too_many_streams",
+        /// Too many window updates.
+        Http2Window = "http2_window_update_flood",
         /// What arrived is not HTTP/1.1 as its rules ask.
         Malformed = "malformed",
         /// The target is longer than the header section may be.
@@ -168,7 +190,7 @@ labels! {
 
 impl ClientError {
     /// How many reasons there are.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 26;
 }
 
 labels! {

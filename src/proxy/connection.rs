@@ -17,22 +17,15 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 
 use super::answer::{Answer, Finish};
-use super::client::{self, ClientIo};
+use super::client::ClientIo;
 use super::error;
 use super::exchange::exchange;
-use super::framing::{self, Guard};
-use super::socket::{Peer, Stream};
+use super::http2;
+use super::socket::{Peer, Protocol, Stream};
 use super::stage::{Origin, Upgrade, Worker};
 use crate::live::tally::ClientError;
 
-/// What holds for every client connection that is served.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// The limits on slowness.
-    pub client: client::Limits,
-    /// The largest header section.
-    pub head: framing::Limits,
-}
+pub use super::client::Settings;
 
 // The guard has refused what is over the limits: the library's own come behind them. It counts trailers by the limit on
 // heads.
@@ -47,10 +40,39 @@ pub async fn serve(
     peer: Peer,
     mut drain: watch::Receiver<bool>,
 ) {
-    let guard = Guard::new(settings.head);
     let (sweep, refusals) = (&worker.sweep, &worker.refusals);
-    let (io, turn) = ClientIo::new(stream, peer.clone(), guard, settings.client, sweep, refusals);
+    let protocol = peer.protocol;
+    let (mut io, turn) = ClientIo::new(stream, peer.clone(), settings.head, settings.client, sweep, refusals);
     let origin = Arc::new(Origin::new(peer, turn));
+    let is_http2 = match protocol {
+        Protocol::Http1 => false,
+        Protocol::Http2 => true,
+        Protocol::Any => tokio::select! {
+            biased;
+            first = io.speaks_http2() => match first {
+                Ok(is_http2) => is_http2,
+                Err(_) => return,
+            },
+            () = draining(&mut drain) => return,
+        },
+    };
+    io.begin(is_http2, settings.head.header_bytes);
+    if is_http2 {
+        // Boxed: it is larger, and most connections are of the other kind.
+        let draining = async move { draining(&mut drain).await };
+        Box::pin(http2::serve(worker, settings, io, origin, draining)).await;
+    } else {
+        http1(worker, settings, io, origin, drain).await;
+    }
+}
+
+async fn http1(
+    worker: Arc<Worker>,
+    settings: Settings,
+    io: ClientIo,
+    origin: Arc<Origin>,
+    mut drain: watch::Receiver<bool>,
+) {
     let (asked, serving) = (Arc::clone(&origin), Arc::clone(&worker));
     let service = service_fn(move |request: Request<Incoming>| {
         // Boxed, so that a connection without a request under way costs no more than its buffers.
@@ -67,6 +89,7 @@ pub async fn serve(
         .max_buf_size(head_bytes)
         .serve_connection(TokioIo::new(io), service);
     let first = tokio::select! {
+        biased;
         ended = &mut connection => Some(ended),
         () = draining(&mut drain) => None,
     };

@@ -53,7 +53,7 @@ impl From<CallError> for Made {
 }
 
 impl ClientError {
-    /// The status that this reason is answered with, where there is an answer.
+    /// The status that this reason is answered with, where it is answered and not only closed.
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
@@ -63,6 +63,17 @@ impl ClientError {
             | ClientError::BadLength
             | ClientError::BadTarget
             | ClientError::ChunkExtensions
+            | ClientError::Http2Connection
+            | ClientError::Http2Continuation
+            | ClientError::Http2Empty
+            | ClientError::Http2Other
+            | ClientError::Http2Ping
+            | ClientError::Http2Priority
+            | ClientError::Http2Reset
+            | ClientError::Http2Settings
+            | ClientError::Http2Stream
+            | ClientError::Http2Streams
+            | ClientError::Http2Window
             | ClientError::Malformed
             | ClientError::TrailersTooLarge
             | ClientError::TwoFramings => StatusCode::BAD_REQUEST,

@@ -128,6 +128,12 @@ impl Deadline {
         self.sweep.lock().entries[self.at].due_ms = due_ms;
     }
 
+    /// Milliseconds since the start, as of the last look.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.sweep.now_ms()
+    }
+
     /// Makes it never due.
     pub fn clear(&self) {
         self.set(Duration::MAX);

@@ -125,6 +125,8 @@ record! {
         connections: Count = "20000",
         /// Requests on their way to one backend at once; one more is answered with 503.
         in_flight: Count = "4096",
+        /// Requests under way at once on one connection over HTTP/2; one more is refused with `REFUSED_STREAM`.
+        streams: Count = "100",
         /// How long a shutdown waits for requests under way.
         drain: Timeout = "30s",
     }

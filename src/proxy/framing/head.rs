@@ -19,6 +19,9 @@ pub struct Limits {
     pub header_count: usize,
 }
 
+/// The most header lines that may be configured: the library behind holds no more than twice as many.
+pub const MOST_LINES: usize = 16 << 10;
+
 /// The end of lines before a request that are passed over (RFC 9112 section 2.2), in bytes.
 const LEADING: usize = 16;
 
@@ -185,8 +188,9 @@ pub(super) fn judge_trailers(bytes: &[u8], limits: Limits) -> Result<Option<usiz
     }
 }
 
-// Digits alone, and below 2^63: what others read into a signed number.
-fn length(value: &[u8]) -> Option<u64> {
+/// The number that a Content-Length says: digits alone, and below 2^63, for others read it into a signed number.
+#[must_use]
+pub fn length(value: &[u8]) -> Option<u64> {
     let digits = value.iter().try_fold(0_u64, |length, byte| {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
         length.checked_mul(10)?.checked_add(digit)

@@ -12,7 +12,7 @@ use memchr::{memchr, memchr_iter};
 
 use crate::live::tally::ClientError;
 
-pub use head::{Limits, is_authority};
+pub use head::{Limits, MOST_LINES, is_authority, length};
 
 /// The most bytes of chunk extensions in one body (RFC 9112 section 7.1.1 asks for a limit).
 const EXTENSION_BYTES: usize = 16 << 10;

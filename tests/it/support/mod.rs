@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod client;
+pub mod http2;
 pub mod payload;
 pub mod process;
 pub mod socket;

@@ -140,6 +140,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.arrived.drain(..n).collect()
     }
 
+    /// The next `n` bytes, if the connection does not end first.
+    pub async fn try_exactly(&mut self, n: usize) -> Option<Vec<u8>> {
+        while self.arrived.len() < n {
+            if !self.read_more().await {
+                return None;
+            }
+        }
+        Some(self.arrived.drain(..n).collect())
+    }
+
     /// Reads as many bytes as these, without keeping them; tells whether they were the same.
     pub async fn is_next(&mut self, expected: &[u8]) -> bool {
         let (mut at, mut same) = (0, true);
