@@ -46,6 +46,7 @@ impl Sockets {
             let refused = |error| StartError::Listen(listener.address.clone(), error);
             let entrance = Arc::new(Entrance {
                 tls: listener.tls.as_ref().map(|_| live.certificates.cell(&listener.name)),
+                proxy_protocol: listener.proxy_protocol.clone(),
             });
             let listening = |queue| Listening {
                 queue,

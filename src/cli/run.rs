@@ -24,6 +24,22 @@ impl RunArgs {
     /// has problems.
     pub fn execute(&self) -> ExitCode {
         let _lines = logs::init();
+        let refused = |error: io::Error| {
+            eprintln!("the operating system refused signals or a thread: {error}");
+            ExitCode::from(FAILED)
+        };
+        let runtime = match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return refused(error),
+        };
+        // Before anything serves: a signal that comes meanwhile drains what is then there, rather than end it.
+        let signals = {
+            let _entered = runtime.enter();
+            match Signals::new() {
+                Ok(signals) => signals,
+                Err(error) => return refused(error),
+            }
+        };
         let app = match app::start(self.config.options()) {
             Ok(app) => app,
             Err(StartError::Problems(problems)) => {
@@ -35,23 +51,25 @@ impl RunArgs {
                 return ExitCode::from(FAILED);
             }
         };
-        let runtime = Builder::new_current_thread().enable_all().build();
-        match runtime.and_then(|runtime| runtime.block_on(live(app))) {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("the operating system refused signals or a thread: {error}");
-                ExitCode::from(FAILED)
-            }
-        }
+        runtime.block_on(live(app, signals)).unwrap_or_else(refused)
     }
 }
 
 struct Signals {
+    hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
     async fn end(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -60,17 +78,13 @@ impl Signals {
     }
 }
 
-async fn live(app: App) -> io::Result<ExitCode> {
-    let mut signals = Signals {
-        interrupt: signal(SignalKind::interrupt())?,
-        terminate: signal(SignalKind::terminate())?,
-    };
-    let mut hangup = signal(SignalKind::hangup())?;
+async fn live(app: App, mut signals: Signals) -> io::Result<ExitCode> {
     loop {
         tokio::select! {
             // What is wrong with the files is logged and shown by the status.
-            _ = hangup.recv() => drop(app.reload("signal").await),
-            () = signals.end() => break,
+            _ = signals.hangup.recv() => drop(app.reload("signal").await),
+            _ = signals.interrupt.recv() => break,
+            _ = signals.terminate.recv() => break,
         }
     }
     let (tell, stopped) = oneshot::channel();

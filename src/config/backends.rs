@@ -10,7 +10,7 @@ use crate::engine::ruleset::decode::At;
 use crate::engine::ruleset::problem::Problems;
 
 use super::raw::{self, Address, Url};
-use super::{Backend, Backends, Ejection, Health};
+use super::{Backend, BackendTls, Backends, Ejection, Health};
 
 /// Checks that no backend is one of our own listeners, and that there are two of them.
 pub(super) fn check(backends: &raw::Backends, listeners: &[At<Address>], problems: &mut Problems) {
@@ -64,14 +64,15 @@ fn is_here(listener: &Address, url: &Url) -> bool {
 }
 
 /// Both services as they are to be used.
-pub(super) fn build(written: raw::Backends, problems: &mut Problems) -> Backends {
+pub(super) fn build(written: raw::Backends, tls: [Option<BackendTls>; 2], problems: &mut Problems) -> Backends {
+    let [legacy, new] = tls;
     Backends {
-        legacy: backend("legacy", written.legacy, problems),
-        new: backend("new", written.new, problems),
+        legacy: backend("legacy", written.legacy, legacy, problems),
+        new: backend("new", written.new, new, problems),
     }
 }
 
-fn backend(name: &str, written: raw::Backend, problems: &mut Problems) -> Backend {
+fn backend(name: &str, written: raw::Backend, tls: Option<BackendTls>, problems: &mut Problems) -> Backend {
     let Ejection { first, longest } = Ejection {
         first: written.ejection.first.0,
         longest: written.ejection.longest.value.0,
@@ -97,6 +98,7 @@ fn backend(name: &str, written: raw::Backend, problems: &mut Problems) -> Backen
             unhealthy: count(health.unhealthy.0),
         }),
         ejection: Ejection { first, longest },
+        tls,
         timeout: written.timeout.0,
         body_idle: written.body_idle.map(|pause| pause.0),
         idle: written.idle.0,

@@ -8,13 +8,14 @@ use crate::engine::ruleset::problem::{Place, Problems};
 
 use super::raw::scalar::SocketAddress;
 use super::tls::Files;
-use super::{Admin, Capture, Config, Limits, Logs, Token, backends, listeners, path_at, raw, routes};
+use super::{Admin, BackendTls, Capture, Config, Limits, Logs, Token, backends, listeners, path_at, raw, routes};
 
 /// Checks what members mean together. `tokens` is missing if the tokens file was wrong, which has been said.
 pub(super) fn build(
     raw: raw::Config,
     tokens: Option<Vec<Token>>,
     files: &Files,
+    tls: [Option<BackendTls>; 2],
     problems: &mut Problems,
 ) -> Option<Config> {
     let admin_at = raw.admin.address.place.clone();
@@ -24,7 +25,7 @@ pub(super) fn build(
     let capture = capture(&raw.capture, problems);
     let limits = limits(&raw.limits, problems);
     let admin = admin(raw.admin, tokens, &admin_at, problems);
-    let backends = backends::build(raw.backends, problems);
+    let backends = backends::build(raw.backends, tls, problems);
     let routes = routes::build(raw.routes, &backends, problems);
     Some(Config {
         environment: raw.environment.0,

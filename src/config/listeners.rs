@@ -6,7 +6,7 @@ use crate::engine::ruleset::decode::At;
 use crate::engine::ruleset::problem::Problems;
 
 use super::raw::scalar::SocketAddress;
-use super::raw::{self, Address};
+use super::raw::{self, Address, ProxyProtocol};
 use super::tls::{self, Files, Tls};
 
 /// Who may connect to a socket file when nothing is said: its owner and its group.
@@ -23,13 +23,23 @@ pub struct Listener {
     pub mode: u32,
     /// What handshakes need, if it speaks TLS.
     pub tls: Option<Tls>,
+    /// Whose connections begin with a header that names the client.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl Listener {
     /// Whether both are the same socket in all that a reload cannot change; certificates it can.
     #[must_use]
     pub fn is_same_socket(&self, other: &Self) -> bool {
-        (&self.address, self.mode, self.tls.is_some()) == (&other.address, other.mode, other.tls.is_some())
+        let fixed = |one: &Self| {
+            (
+                one.address.clone(),
+                one.mode,
+                one.tls.is_some(),
+                one.proxy_protocol.clone(),
+            )
+        };
+        fixed(self) == fixed(other)
     }
 }
 
@@ -121,6 +131,7 @@ pub(super) fn build(written: Vec<At<raw::Listener>>, files: &Files, problems: &m
             address: written.address.value,
             mode: written.mode.map_or(MODE, |mode| mode.value.0),
             tls,
+            proxy_protocol: written.proxy_protocol,
         });
     }
     listeners

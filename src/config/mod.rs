@@ -5,6 +5,7 @@
 //! together, `reference` prints `docs/reference.md` from the same declarations. Resolving flags and compiling routes is
 //! left to `engine::ruleset`, reading the flag file to whoever watches it.
 
+mod backend_tls;
 mod backends;
 mod build;
 mod listeners;
@@ -32,8 +33,9 @@ use crate::engine::ruleset::route::RouteSpec;
 use crate::engine::ruleset::yaml::{Node, Value, parse, utf8};
 use crate::engine::vocab::Side;
 
+pub use backend_tls::BackendTls;
 pub use listeners::Listener;
-pub use raw::{AccessLog, Address, SubjectLog, Url, Workers};
+pub use raw::{AccessLog, Address, ProxyProtocol, SubjectLog, Url, Workers};
 pub use reference::reference;
 pub use tls::Tls;
 pub use tokens::{Role, Token};
@@ -184,6 +186,8 @@ pub struct Backend {
     pub health: Option<Health>,
     /// How an address comes back into service.
     pub ejection: Ejection,
+    /// What is believed and shown, if it is reached by TLS.
+    pub tls: Option<BackendTls>,
     /// From the request's last byte to the end of the answer's header section.
     pub timeout: Duration,
     /// Between two pieces of an answer's body; none is no limit.
@@ -300,8 +304,13 @@ pub fn read(path: &Path, read_file: ReadFile<'_>, problems: &mut Problems) -> Re
     };
     let listeners = section::<Vec<At<raw::Listener>>>(&file, &tree, "listeners").unwrap_or_default();
     let files = tls::Files::read(&listeners, path, read_file);
+    let tls = raw
+        .as_ref()
+        .map(|raw| backend_tls::read(&raw.backends, path, read_file, problems));
     Reading {
-        config: raw.and_then(|raw| build::build(raw, tokens, &files, problems)),
+        config: raw
+            .zip(tls)
+            .and_then(|(raw, tls)| build::build(raw, tokens, &files, tls, problems)),
         flags_file: section::<raw::Flags>(&file, &tree, "flags").and_then(|flags| path_at(flags.file)),
     }
 }

@@ -68,6 +68,7 @@ fn least_configuration_gets_every_default() {
         address,
         mode: 0o660,
         tls: None,
+        proxy_protocol: ProxyProtocol::Off,
     };
     assert_eq!(config.listeners, [listener]);
     assert_eq!(config.admin.address, "127.0.0.1:9090".parse().unwrap());
@@ -202,7 +203,7 @@ limits: { header_bytes: 1KiB, connections: 0, idle: 0s, target_bytes: 16 KiB, dr
 logs: { subject: plain, decisions: 101% }
 backends:
   legacy: { url: 127.0.0.1:9001, timeout: -1s, copies: dryrun }
-  new: { url: https://new.example }
+  new: { url: ftp://new.example }
 routes: []
 ",
         &[
@@ -219,10 +220,10 @@ routes: []
             "u.yaml:8:86: expected a duration above zero, found `30`. write a number with its unit, such as 1500ms, 10s, 5m or 2h",
             "u.yaml:9:18: expected one of hashed, clear, found `plain`. choose one of them",
             "u.yaml:9:36: expected a percentage from 0 to 100, found `101%`. write 25, 0.5 or 1%",
-            "u.yaml:11:18: expected a URL, found `127.0.0.1:9001`. write http://HOST:PORT, such as http://127.0.0.1:9001, or unix:/PATH for a socket file",
+            "u.yaml:11:18: expected a URL, found `127.0.0.1:9001`. write http://HOST:PORT, such as http://127.0.0.1:9001, https://HOST:PORT, or unix:/PATH for a socket file",
             "u.yaml:11:43: expected a duration above zero, found `-1s`. write a number with its unit, such as 1500ms, 10s, 5m or 2h",
             "u.yaml:11:56: expected one of safe_methods, dry_run, isolated, found `dryrun`. did you mean `dry_run`?",
-            "u.yaml:12:15: TLS to a backend is not in this version. use http:// on a trusted network",
+            "u.yaml:12:15: expected a URL, found `ftp://new.example`. write http://HOST:PORT, such as http://127.0.0.1:9001, https://HOST:PORT, or unix:/PATH for a socket file",
         ],
     );
 }
@@ -236,7 +237,7 @@ listeners: [{ address: 127.0.0.1:8080 }]
 limits: {}
 backends:
   legacy: { url: http://127.0.0.1:9001, retired: true }
-  new: { url: http://127.0.0.1:9002, http: 2, tls: {} }
+  new: { url: http://127.0.0.1:9002, http: 2 }
   twin: { url: http://127.0.0.1:9003 }
 routes:
   - name: a
@@ -266,7 +267,6 @@ routes:
             (2, 1),
             (6, 41),
             (7, 44),
-            (7, 47),
             (8, 3),
             (12, 16),
             (12, 18),
@@ -447,6 +447,7 @@ fn socket_files_are_listeners_with_permissions() {
         address: Address::Unix(path.into()),
         mode,
         tls: None,
+        proxy_protocol: ProxyProtocol::Off,
     };
     assert_eq!(listeners, [unix("/run/a.sock", 0o660), unix("b.sock", 0o600)]);
     let long = "x".repeat(108);

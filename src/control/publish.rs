@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_rustls::TlsConnector;
+
 use crate::config::{self, AccessLog, Config, SubjectLog, Url};
 use crate::engine::ruleset::Ruleset;
 use crate::engine::ruleset::route::{RouteSpec, Switch};
@@ -10,7 +12,7 @@ use crate::engine::vocab::{FlagKey, RouteKey, Side};
 use crate::live::Live;
 use crate::live::backend::Backend;
 use crate::live::kills::Uses;
-use crate::live::service::{Ejection, Endpoint, Health, Service, Spec};
+use crate::live::service::{Ejection, Endpoint, Health, Service, Spec, Tls};
 use crate::live::snapshot::{Access, AccessWhen, RequestLimits, Snapshot};
 
 /// The name under which requests that no route takes are counted.
@@ -112,7 +114,7 @@ pub fn publish(live: &Live, config: &Config, rules: Ruleset) {
 // What is known of replicas outlives a reload that changes nothing about them, and as far as possible any other.
 fn service(live: &Live, side: Side, backend: &config::Backend, before: Option<&Arc<Service>>) -> Arc<Service> {
     let endpoint = |url: &Url| match url {
-        Url::Host { host, port } => Endpoint::Host(host.as_str().into(), *port),
+        Url::Host { host, port, .. } => Endpoint::Host(host.as_str().into(), *port),
         Url::Socket(path) => Endpoint::Socket(path.as_path().into()),
     };
     let spec = Spec {
@@ -131,6 +133,11 @@ fn service(live: &Live, side: Side, backend: &config::Backend, before: Option<&A
             first: backend.ejection.first,
             longest: backend.ejection.longest,
         },
+        tls: backend.tls.as_ref().map(|tls| Tls {
+            connector: TlsConnector::from(Arc::clone(&tls.config)),
+            server_name: tls.server_name.clone(),
+            digest: tls.digest,
+        }),
     };
     match before.filter(|before| before.spec == spec) {
         Some(same) => Arc::clone(same),

@@ -146,7 +146,7 @@ fn routes(page: &mut Page, routes: &Routes) {
     page.family(names::RUNS_FAILED);
     for side in Side::BOTH {
         let side_label = [("side", side.as_str())];
-        by_label::<RunFailure, 7>(
+        by_label::<RunFailure, 8>(
             page,
             routes,
             names::RUNS_FAILED,
@@ -351,7 +351,7 @@ fn replicas(page: &mut Page, live: &Live) {
         }
     }
     page.family(names::EJECTIONS);
-    by_backend::<Ejected, 3>(page, live, names::EJECTIONS, "reason", |tally| &tally.ejections);
+    by_backend::<Ejected, 4>(page, live, names::EJECTIONS, "reason", |tally| &tally.ejections);
     page.family(names::HEALTH_CHECKS);
     by_backend::<Found, 2>(page, live, names::HEALTH_CHECKS, "result", |tally| &tally.checks);
     page.family(names::LOOKUPS);

@@ -82,6 +82,8 @@ labels! {
         Reset = "reset",
         /// No answer in time.
         Timeout = "timeout",
+        /// The connection was made, but one side did not accept who the other is.
+        Tls = "tls",
     }
 }
 
@@ -141,6 +143,8 @@ labels! {
         BadHost = "bad_host",
         /// A Content-Length that is no number below 2^63, or not the only one.
         BadLength = "bad_content_length",
+        /// No header of the PROXY protocol where the listener asks for one.
+        BadProxyHeader = "bad_proxy_header",
         /// A target that is neither a path nor an absolute URL.
         BadTarget = "bad_target",
         /// More than 16 KiB of chunk extensions.
@@ -173,6 +177,8 @@ labels! {
         Http2Window = "http2_window_update_flood",
         /// What arrived is not HTTP/1.1 as its rules ask.
         Malformed = "malformed",
+        /// The header of the PROXY protocol did not arrive in time.
+        ProxyHeaderTimeout = "proxy_header_timeout",
         /// The target is longer than the header section may be.
         TargetTooLong = "target_too_long",
         /// Over `limits.connections`.
@@ -190,7 +196,7 @@ labels! {
 
 impl ClientError {
     /// How many reasons there are.
-    pub const COUNT: usize = 26;
+    pub const COUNT: usize = 28;
 }
 
 labels! {
@@ -449,7 +455,7 @@ pub struct RouteTally {
     /// Runs of new answered with 2xx (true) and all others.
     pub published: [Counter; 2],
     /// Runs without a usable answer: legacy's, new's.
-    pub failed: [By<7>; 2],
+    pub failed: [By<8>; 2],
     /// Latencies: legacy's, new's.
     pub latency: [Histogram; 2],
     /// Failovers by class.
@@ -516,7 +522,7 @@ mod tests {
         }
         check::<Skipped, 12>();
         check::<TunnelEnd, 5>();
-        check::<RunFailure, 7>();
+        check::<RunFailure, 8>();
         check::<Made, 11>();
         check::<ClientError, { ClientError::COUNT }>();
         check::<HandshakeError, 8>();

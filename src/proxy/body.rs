@@ -549,9 +549,8 @@ mod tests {
 
     async fn wire() -> Arc<Wire> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Wire::new(Socket::Tcp(
-            TcpStream::connect(listener.local_addr().unwrap()).await.unwrap(),
-        ))
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        Wire::new(Socket::Tcp(stream), false)
     }
 
     // As one that is complete but for being taken: nothing else of it is still to come.

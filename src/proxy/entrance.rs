@@ -1,4 +1,5 @@
-//! What a connection has to get through before its first byte of HTTP: the TLS handshake, where the listener speaks it.
+//! What a connection has to get through before its first byte of HTTP: the header of the PROXY protocol, then the TLS
+//! handshake, where the listener asks for them.
 //!
 //! In: a stream that was just accepted. Out: one that is ready for HTTP and what is now known of the peer, or nothing:
 //! then the connection is over, and counted.
@@ -12,59 +13,100 @@ use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::proxy_protocol::{self, NoHeader, Told};
 use super::socket::{Peer, Protocol, Scheme, Stream};
 use super::stage::Worker;
+use crate::config::ProxyProtocol;
 use crate::live::certificates::Cell;
-use crate::live::tally::{HandshakeError, TlsVersion};
+use crate::live::tally::{ClientError, HandshakeError, TlsVersion};
 
 /// How one listener lets clients in.
 #[derive(Clone, Debug, Default)]
 pub struct Entrance {
     /// Its certificates, if it speaks TLS.
     pub tls: Option<Arc<Cell>>,
+    /// Who has to say for whom it asks.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 impl Entrance {
     /// Whether HTTP begins with the first byte.
     #[must_use]
-    pub const fn is_open(&self) -> bool {
-        self.tls.is_none()
+    pub fn is_open(&self) -> bool {
+        self.tls.is_none() && self.proxy_protocol == ProxyProtocol::Off
     }
 
-    /// Takes a connection to its first byte of HTTP. It has `limit` for that.
-    pub async fn pass(&self, worker: &Worker, limit: Duration, stream: Stream, peer: Peer) -> Option<(Stream, Peer)> {
+    /// Takes a connection to its first byte of HTTP. It has `limit` for each of both steps.
+    pub async fn pass(
+        &self,
+        worker: &Worker,
+        limit: Duration,
+        mut stream: Stream,
+        mut peer: Peer,
+    ) -> Option<(Stream, Peer)> {
+        if self.expects_header(&peer) {
+            let late = worker.sweep.deadline(limit);
+            let refusal = tokio::select! {
+                biased;
+                told = proxy_protocol::take(&mut stream) => match told {
+                    Ok(Told::Nothing) => None,
+                    Ok(Told::Addresses(client, door)) => {
+                        peer.address = Some(client);
+                        peer.local_port = Some(door.port());
+                        None
+                    }
+                    Err(NoHeader::Closed) => return None,
+                    Err(NoHeader::Malformed(at)) => Some((ClientError::BadProxyHeader, u64::try_from(at).ok())),
+                },
+                () = late => Some((ClientError::ProxyHeaderTimeout, None)),
+            };
+            if let Some((reason, position)) = refusal {
+                worker.refusals.book(&peer, reason, position);
+                return None;
+            }
+        }
         let Some(cell) = &self.tls else {
             return Some((stream, peer));
         };
-        let mut late = worker.sweep.deadline(limit);
+        let late = worker.sweep.deadline(limit);
         let error = tokio::select! {
             biased;
             done = handshake(cell, stream) => match done {
                 Ok(stream) => return Some(secured(worker, stream, peer)),
                 Err(error) => error,
             },
-            () = &mut late => HandshakeError::Timeout,
+            () = late => HandshakeError::Timeout,
         };
         worker.tally.handshakes_failed.add(error);
         None
+    }
+
+    fn expects_header(&self, peer: &Peer) -> bool {
+        match (&self.proxy_protocol, peer.address) {
+            (ProxyProtocol::Off, _) => false,
+            // Whoever comes over a socket file was let in by its permissions.
+            (ProxyProtocol::Everybody, _) | (ProxyProtocol::Only(_), None) => true,
+            (ProxyProtocol::Only(networks), Some(address)) => {
+                let address = address.ip().to_canonical();
+                networks.iter().any(|network| network.contains(&address))
+            }
+        }
     }
 }
 
 async fn handshake(cell: &Cell, mut stream: Stream) -> Result<Box<TlsStream<Stream>>, HandshakeError> {
     // Published before the first worker starts.
     let server = cell.server().ok_or(HandshakeError::NothingInCommon)?;
-    if let Stream::Tcp(tcp) = &stream {
-        let mut first = [0];
-        match tcp.peek(&mut first).await {
-            Ok(0) | Err(_) => return Err(HandshakeError::Cut),
-            // No record of TLS has a letter for its type.
-            Ok(_) if first[0].is_ascii_alphabetic() => {
-                // Whoever does not read it is closed all the same.
-                let _ = say_plaintext(&mut stream).await;
-                return Err(HandshakeError::Plaintext);
-            }
-            Ok(_) => {}
+    let mut first = [0];
+    match stream.peek(&mut first).await {
+        Ok(0) | Err(_) => return Err(HandshakeError::Cut),
+        // No record of TLS has a letter for its type.
+        Ok(_) if first[0].is_ascii_alphabetic() => {
+            // Whoever does not read it is closed all the same.
+            let _ = say_plaintext(&mut stream).await;
+            return Err(HandshakeError::Plaintext);
         }
+        Ok(_) => {}
     }
     match TlsAcceptor::from(server).accept(stream).await {
         Ok(stream) => Ok(Box::new(stream)),
@@ -75,7 +117,7 @@ async fn handshake(cell: &Cell, mut stream: Stream) -> Result<Box<TlsStream<Stre
 async fn say_plaintext(stream: &mut Stream) -> io::Result<()> {
     const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\
         x-understudy-error: plaintext_on_tls_port\r\n\r\n";
-    stream.read_pending().await?;
+    stream.take_pending().await?;
     stream.write_all(ANSWER).await?;
     stream.shutdown().await
 }

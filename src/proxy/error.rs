@@ -43,7 +43,7 @@ impl From<CallError> for Made {
     fn from(error: CallError) -> Self {
         match error.failure {
             RunFailure::Connect if error.timed_out => Made::ConnectTimeout,
-            RunFailure::Connect | RunFailure::Local => Made::ConnectFailed,
+            RunFailure::Connect | RunFailure::Local | RunFailure::Tls => Made::ConnectFailed,
             RunFailure::Malformed => Made::Malformed,
             RunFailure::Overload => Made::Overload,
             RunFailure::Timeout => Made::Timeout,
@@ -61,6 +61,7 @@ impl ClientError {
             | ClientError::BadCoding
             | ClientError::BadHost
             | ClientError::BadLength
+            | ClientError::BadProxyHeader
             | ClientError::BadTarget
             | ClientError::ChunkExtensions
             | ClientError::Http2Connection
@@ -78,7 +79,9 @@ impl ClientError {
             | ClientError::TrailersTooLarge
             | ClientError::TwoFramings => StatusCode::BAD_REQUEST,
             ClientError::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            ClientError::HeaderTimeout | ClientError::WriteTimeout => StatusCode::REQUEST_TIMEOUT,
+            ClientError::HeaderTimeout | ClientError::ProxyHeaderTimeout | ClientError::WriteTimeout => {
+                StatusCode::REQUEST_TIMEOUT
+            }
             ClientError::TargetTooLong => StatusCode::URI_TOO_LONG,
             ClientError::TooMany => StatusCode::SERVICE_UNAVAILABLE,
             ClientError::UnknownCoding => StatusCode::NOT_IMPLEMENTED,

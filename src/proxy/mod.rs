@@ -22,6 +22,7 @@ mod http2;
 pub mod listen;
 pub mod pair;
 pub mod provenance;
+mod proxy_protocol;
 pub mod refusals;
 mod relay;
 pub mod shadow;

@@ -413,9 +413,12 @@ impl From<RunFailure> for Failure {
         match failure {
             RunFailure::Malformed => Failure::Malformed,
             RunFailure::Timeout => Failure::Timeout,
-            RunFailure::Connect | RunFailure::Cut | RunFailure::Local | RunFailure::Overload | RunFailure::Reset => {
-                Failure::Transport
-            }
+            RunFailure::Connect
+            | RunFailure::Cut
+            | RunFailure::Local
+            | RunFailure::Overload
+            | RunFailure::Reset
+            | RunFailure::Tls => Failure::Transport,
         }
     }
 }

@@ -5,10 +5,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -24,12 +26,48 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Waits for bytes and looks at them without taking them; 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// When the connection is broken, or under TLS, where nothing can be looked at.
+    pub async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut look = |fd: BorrowedFd<'_>| {
+            let (_, seen) = rustix::net::recv(fd, &mut *bytes, RecvFlags::PEEK)?;
+            Ok(seen)
+        };
+        loop {
+            let seen = match self {
+                Self::Tcp(stream) => {
+                    stream.readable().await?;
+                    stream.try_io(Interest::READABLE, || look(stream.as_fd()))
+                }
+                Self::Unix(stream) => {
+                    stream.readable().await?;
+                    stream.try_io(Interest::READABLE, || look(stream.as_fd()))
+                }
+                Self::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
+            };
+            match seen {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                seen => return seen,
+            }
+        }
+    }
+
+    /// Takes exactly so many bytes.
+    ///
+    /// # Errors
+    /// When the connection is broken or ends before.
+    pub async fn take_exactly(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        self.read_exact(bytes).await.map(|_| ())
+    }
+
     /// Takes what has arrived, without looking at it: closing on bytes that nobody read resets the connection, and what
     /// was written to it is lost.
     ///
     /// # Errors
     /// When the connection is broken.
-    pub async fn read_pending(&mut self) -> io::Result<usize> {
+    pub async fn take_pending(&mut self) -> io::Result<usize> {
         self.read(&mut [0; 4_096]).await
     }
 }

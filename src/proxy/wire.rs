@@ -50,10 +50,22 @@ const BEFORE_ANSWER_BYTES: u64 = 512 * 1024;
 
 const UNBOUNDED: u64 = u64::MAX;
 
+/// What the kernel has for us on a connection that nothing was asked of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quiet {
+    /// Nothing: it may be written to.
+    Yes,
+    /// Something that may be well: it is not to be written to until that has been read.
+    NotYet,
+    /// A close, or bytes that nobody asked for.
+    No,
+}
+
 /// One socket to a backend.
 #[derive(Debug)]
 pub struct Wire {
     stream: Socket,
+    secured: bool,
     written: AtomicU64,
     last_write_nanos: AtomicU64,
     last_read_nanos: AtomicU64,
@@ -62,11 +74,12 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Wraps a connected socket.
+    /// Wraps a connected socket; `secured` if TLS is spoken over it.
     #[must_use]
-    pub fn new(stream: Socket) -> Arc<Self> {
+    pub fn new(stream: Socket, secured: bool) -> Arc<Self> {
         Arc::new(Self {
             stream,
+            secured,
             written: AtomicU64::new(0),
             last_write_nanos: AtomicU64::new(0),
             last_read_nanos: AtomicU64::new(0),
@@ -94,13 +107,18 @@ impl Wire {
         Duration::from_nanos(read.saturating_sub(self.last_write_nanos()))
     }
 
-    /// Whether the socket may be written to: open, and nothing unasked has arrived on it.
+    /// Whether the socket may be written to.
     ///
     /// Asks the kernel, because the runtime learns of a close only at its next look at its events.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
+    pub fn quiet(&self) -> Quiet {
         let mut byte = [MaybeUninit::uninit(); 1];
-        matches!(SockRef::from(&self.stream).peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        match SockRef::from(&self.stream).peek(&mut byte) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Quiet::Yes,
+            // Under TLS there is more than what was asked for: tickets for later, say.
+            Ok(1..) if self.secured => Quiet::NotYet,
+            _ => Quiet::No,
+        }
     }
 
     /// An answer's head is waited for: not everything may come before it.

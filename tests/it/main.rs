@@ -34,4 +34,5 @@ mod state;
 mod streaming;
 mod support;
 mod tls;
+mod tls_out;
 mod tunnels;

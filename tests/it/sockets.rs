@@ -1,4 +1,5 @@
-//! Where clients connect: socket files of the same machine, several listeners at once.
+//! Where clients connect: socket files of the same machine, several listeners at once, load balancers that speak the PROXY
+//! protocol.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -6,9 +7,13 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use http::Method;
-use tokio::net::UnixStream;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpStream, UnixStream};
 
-use crate::support::{Backend, Client, Instance, Listener, Nobody, Plan, Reply, Socket, deadline, get, request};
+use crate::support::{
+    Authority, Backend, Client, Instance, Listener, Nobody, Plan, Reply, Shopper, Sidecar, Socket, deadline, get, pair,
+    request,
+};
 
 async fn echo() -> Backend {
     Backend::answering(|r| {
@@ -131,4 +136,102 @@ async fn a_file_of_another_process_in_the_same_place_is_left_alone_at_the_end() 
     instance.stop().await;
     assert!(path.exists());
     drop(other);
+}
+
+const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x01\x30\x39\x01\xbb";
+const V1: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.1 12345 443\r\n";
+const CLIENT_ERRORS: &str = "understudy_client_errors_total";
+
+async fn behind_a_balancer(option: &str, more: &str) -> (Backend, Sidecar) {
+    let legacy = echo().await;
+    let sidecar = Plan::new(&legacy, &Nobody::open())
+        .route("flag: false")
+        .listeners(&format!(
+            "[ {{ address: \"127.0.0.1:0\", {more} proxy_protocol: {option} }} ]"
+        ))
+        .more("limits: { handshake: 500ms }")
+        .start();
+    (legacy, sidecar)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_header_of_the_proxy_protocol_names_the_client_and_no_byte_behind_it_is_lost() {
+    let (_legacy, sidecar) = behind_a_balancer("true", "").await;
+    for header in [V1, V2] {
+        // With the request in one piece, byte by byte, and with a pause between.
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let whole = [header, request].concat();
+        for pieces in [vec![&whole[..]], whole.chunks(1).collect(), vec![header, request]] {
+            let mut client = Socket::connect(sidecar.address).await;
+            for piece in pieces {
+                client.send(piece).await;
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(client.message().await.body, b"192.0.2.1|http|443");
+            client.send(request).await;
+            assert_eq!(client.message().await.body, b"192.0.2.1|http|443");
+        }
+    }
+    let mut own = Socket::connect(sidecar.address).await;
+    own.send(b"PROXY UNKNOWN\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let body = format!("127.0.0.1|http|{}", sidecar.address.port());
+    assert_eq!(own.message().await.body, body.as_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_header_of_the_proxy_protocol_nobody_comes_in() {
+    let (legacy, sidecar) = behind_a_balancer("true", "").await;
+    let forged: [&[u8]; 3] = [
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"PROXY TCP4 192.0.2.1\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff",
+    ];
+    for bytes in forged {
+        let mut client = Socket::connect(sidecar.address).await;
+        client.try_send(bytes).await;
+        client.ends().await;
+    }
+    sidecar.wait_for_metric(CLIENT_ERRORS, &["bad_proxy_header"], 3.0).await;
+    // Half a header, and none.
+    for bytes in [&V1[..20], b""] {
+        let mut client = Socket::connect(sidecar.address).await;
+        client.send(bytes).await;
+        client.ends().await;
+    }
+    sidecar
+        .wait_for_metric(CLIENT_ERRORS, &["proxy_header_timeout"], 2.0)
+        .await;
+    assert_eq!(legacy.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_listed_load_balancers_are_asked_for_a_header() {
+    let (_legacy, sidecar) = behind_a_balancer("[ 10.0.0.0/8 ]", "").await;
+    let answer = get(sidecar.address, "/", &[]).await;
+    assert_eq!(answer.text(), format!("127.0.0.1|http|{}", sidecar.address.port()));
+    let mut forger = Socket::connect(sidecar.address).await;
+    forger.send([V1, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"].concat()).await;
+    assert_eq!(forger.message().await.status(), 400);
+    let (_legacy, sidecar) = behind_a_balancer("[ 10.0.0.0/8, 127.0.0.0/8 ]", "").await;
+    let mut client = Socket::connect(sidecar.address).await;
+    client.send([V2, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"].concat()).await;
+    assert_eq!(client.message().await.body, b"192.0.2.1|http|443");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_proxy_protocol_comes_before_tls() {
+    let (authority, files) = (Authority::new(), tempfile::tempdir().unwrap());
+    let tls = pair(files.path(), "shop", &authority.sign(&["shop.example"]));
+    let (_legacy, sidecar) = behind_a_balancer("true", &format!("tls: {{ {tls} }},")).await;
+    let mut stream = TcpStream::connect(sidecar.address).await.unwrap();
+    stream.write_all(V2).await.unwrap();
+    let stream = Shopper::trusting(&authority, &[])
+        .over(stream, "shop.example")
+        .await
+        .unwrap();
+    let answer = Client::over(stream)
+        .await
+        .send(request(Method::GET, "/", &[], ""))
+        .await;
+    assert_eq!(answer.text(), "192.0.2.1|https|443");
 }

@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use crate::engine::ruleset::decode::{At, Decode, Decoder, Misfit, Scalar, Shape, record, words};
 use crate::engine::ruleset::yaml::{Node, Value};
 
-use super::scalar::{Count, Timeout};
+use super::scalar::{Count, FilePath, Name, Timeout};
 
 record! {
     /// One service.
     pub struct Backend {
-        /// Where it is: `http://HOST:PORT`, or `unix:/PATH` for a socket file; or a list of them, which are replicas of one
-        /// service. Requests go to every address that a name has, to whichever has less to do.
+        /// Where it is: `http://HOST:PORT`, `https://HOST:PORT`, or `unix:/PATH` for a socket file; or a list of them, which
+        /// are replicas of one service. Requests go to every address that a name has, to whichever has less to do.
         url: Urls,
         /// The longest wait for a connection, whatever number of addresses are tried.
         connect_timeout: Timeout = "1s",
@@ -32,12 +32,29 @@ record! {
         body_idle: Option<Timeout> = "10m",
         /// How long an unused connection is kept: less than the service keeps it.
         idle: Timeout = "1500ms",
+        /// What is believed and shown where the URL says `https`.
+        tls: Tls = "{}",
         /// The protocol spoken with it.
         http: HttpVersion = "auto",
         /// Which copies of requests it may be sent.
         copies: Copies = "safe_methods",
     }
-    later: "retired", "tls";
+    later: "retired";
+}
+
+record! {
+    /// TLS to a service: versions 1.2 and 1.3. Its certificate is always checked, for the name in the URL.
+    pub struct Tls {
+        /// File with the certificates of the authorities to believe, in PEM. `null` is those of the system, or those of
+        /// Mozilla where the system has none.
+        ca: Option<At<FilePath>> = "null",
+        /// File with the certificate to show, and those between it and its authority, in PEM.
+        cert: Option<At<FilePath>> = "null",
+        /// File with the key of `cert`, in PEM.
+        key: Option<At<FilePath>> = "null",
+        /// The name that the certificate must have, in place of the one in the URL; it is also the name asked for.
+        server_name: Option<At<Name>> = "null",
+    }
 }
 
 record! {
@@ -89,14 +106,16 @@ words! {
     }
 }
 
-/// Where a backend is: `http://host[:port]` or `unix:/path`.
+/// Where a backend is: `http://host[:port]`, `https://host[:port]` or `unix:/path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Url {
     /// Over the network.
     Host {
+        /// Whether it is reached by TLS.
+        tls: bool,
         /// Name or address; of an IPv6 address without its brackets.
         host: String,
-        /// 80 if the URL has none.
+        /// 80 or 443 if the URL has none.
         port: u16,
     },
     /// A socket file.
@@ -108,8 +127,8 @@ impl Url {
     #[must_use]
     pub fn authority(&self) -> String {
         match self {
-            Self::Host { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-            Self::Host { host, port } => format!("{host}:{port}"),
+            Self::Host { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
+            Self::Host { host, port, .. } => format!("{host}:{port}"),
             Self::Socket(path) => format!("unix:{}", path.display()),
         }
     }
@@ -119,7 +138,7 @@ impl Scalar for Url {
     const NAME: &'static str = "URL";
     const KIND: &'static str = "a URL";
     const REMEDY: &'static str =
-        "write http://HOST:PORT, such as http://127.0.0.1:9001, or unix:/PATH for a socket file";
+        "write http://HOST:PORT, such as http://127.0.0.1:9001, https://HOST:PORT, or unix:/PATH for a socket file";
 
     fn read(text: &str) -> Result<Self, Misfit> {
         let misfit = |what: &str, remedy: &str| Err(Misfit::Because(what.to_owned(), remedy.to_owned()));
@@ -131,14 +150,9 @@ impl Scalar for Url {
                 _ => Ok(Self::Socket(path.into())),
             };
         }
-        let rest = match text.split_once("://") {
-            Some(("http", rest)) => rest,
-            Some(("https", _)) => {
-                return misfit(
-                    "TLS to a backend is not in this version",
-                    "use http:// on a trusted network",
-                );
-            }
+        let (tls, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
             _ => return Err(Misfit::Kind),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -170,7 +184,7 @@ impl Scalar for Url {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         let port = match port.strip_prefix(':') {
-            None if port.is_empty() => Some(80),
+            None if port.is_empty() => Some(if tls { 443 } else { 80 }),
             None => None,
             Some(digits) => digits
                 .parse()
@@ -179,6 +193,7 @@ impl Scalar for Url {
         };
         match port {
             Some(port) if v6 || name => Ok(Self::Host {
+                tls,
                 host: host.to_owned(),
                 port,
             }),

@@ -6,9 +6,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::engine::ruleset::decode::{At, Misfit, Scalar, record, words};
+use ipnet::IpNet;
 
-use super::scalar::FilePath;
+use crate::engine::ruleset::decode::{At, Decode, Decoder, Misfit, Scalar, Shape, record, words};
+use crate::engine::ruleset::yaml::{Node, Value};
+
+use super::scalar::{FilePath, Network};
 
 record! {
     /// One address that clients connect to.
@@ -20,6 +23,10 @@ record! {
         mode: Option<At<Mode>>,
         /// Speaks TLS 1.2 and 1.3 and nothing else. The files are read again with every reload, and whenever they change.
         tls: Option<ListenerTls>,
+        /// Whether connections begin with a header of the PROXY protocol, version 1 or 2, that names the client: `true`
+        /// for all of them, or the networks of those load balancers that send one, which then have to. Others are
+        /// served as who they are. TLS comes behind it.
+        proxy_protocol: ProxyProtocol = "false",
     }
 }
 
@@ -57,6 +64,40 @@ words! {
         Two = "1.2",
         /// TLS 1.3 alone.
         Three = "1.3",
+    }
+}
+
+/// Whose connections begin with a header of the PROXY protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// Nobody's.
+    #[default]
+    Off,
+    /// Everybody's; a connection without one is refused.
+    Everybody,
+    /// Those from these networks, and from a socket file.
+    Only(Vec<IpNet>),
+}
+
+impl Decode for ProxyProtocol {
+    fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
+        if matches!(node.value, Value::Sequence(_)) {
+            let networks = Vec::<Network>::decode(node, decoder)?;
+            if networks.is_empty() {
+                return decoder.refuse(node.mark, "an empty list is nobody", "write false, or name a network");
+            }
+            return Some(Self::Only(
+                networks.into_iter().map(|Network(network)| network).collect(),
+            ));
+        }
+        match bool::decode(node, decoder)? {
+            true => Some(Self::Everybody),
+            false => Some(Self::Off),
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::Union(vec![bool::shape(), Vec::<Network>::shape()])
     }
 }
 

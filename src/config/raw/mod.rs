@@ -13,7 +13,7 @@ use crate::engine::ruleset::decode::{At, ByteSize, record, words};
 
 pub use backend::{Backend, Copies, Url};
 pub use budget::Budget;
-pub use listener::{Address, Listener, ListenerTls, TlsVersion};
+pub use listener::{Address, Listener, ListenerTls, ProxyProtocol, TlsVersion};
 pub use route::{Route, ShadowText, WhenKilled, WithoutIdentity};
 pub use scalar::Workers;
 

@@ -1,8 +1,12 @@
 //! What is configured of a backend's replicas, and what is counted of them.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio_rustls::TlsConnector;
 
 use crate::engine::vocab::Side;
 use crate::live::tally::{By, Label, labels};
@@ -40,6 +44,31 @@ pub struct Health {
     pub unhealthy: u32,
 }
 
+/// How replicas are reached by TLS.
+#[derive(Clone)]
+pub struct Tls {
+    /// What is believed and shown.
+    pub connector: TlsConnector,
+    /// The name to ask for, if not the endpoint's.
+    pub server_name: Option<ServerName<'static>>,
+    /// Of everything above: equal if it means the same.
+    pub digest: [u8; 32],
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("server_name", &self.server_name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
 /// What is configured of a backend's replicas.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
@@ -55,6 +84,8 @@ pub struct Spec {
     pub health: Option<Health>,
     /// How replicas come back.
     pub ejection: Ejection,
+    /// Whether and how they are reached by TLS.
+    pub tls: Option<Tls>,
 }
 
 labels! {
@@ -66,6 +97,8 @@ labels! {
         Health = "health",
         /// No connection in time.
         Timeout = "timeout",
+        /// It could not show who it is, or did not accept who we are.
+        Tls = "tls",
     }
 }
 
@@ -83,7 +116,7 @@ labels! {
 #[derive(Debug, Default)]
 pub struct ServiceTally {
     /// Replicas taken out of service, by why.
-    pub ejections: By<3>,
+    pub ejections: By<4>,
     /// Look-ups of names.
     pub lookups: By<2>,
     /// Health checks.

@@ -14,6 +14,7 @@ use http::{Method, Request};
 use tokio::task::JoinHandle;
 
 use super::connect::open;
+use super::reach::ejected;
 use crate::live::Live;
 use crate::live::service::{ADDRESSES, Ejected, Health, Service, Target};
 use crate::live::tally::RunFailure;
@@ -101,7 +102,7 @@ async fn probe(service: Arc<Service>, target: Arc<Target>) {
         None => service.spec.connect_timeout,
     };
     let asked = async {
-        let connection = open(&target, false).await;
+        let connection = open(&service, &target, false).await;
         match (connection, &service.spec.health) {
             (Ok(mut connection), Some(health)) => {
                 let answer = connection.sender.send_request(check(health, &target)).await;
@@ -109,7 +110,7 @@ async fn probe(service: Arc<Service>, target: Arc<Target>) {
             }
             (Ok(_), None) => Ok(true),
             (Err(RunFailure::Local), _) => Err(None),
-            (Err(_), _) => Err(Some(Ejected::Connect)),
+            (Err(why), _) => Err(Some(ejected(why))),
         }
     };
     let asked = tokio::time::timeout(limit, asked).await;

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
 
 use super::failure::is_local;
-use crate::live::service::{Place, Target};
+use crate::live::service::{Place, Service, Target, Tls};
 use crate::live::tally::RunFailure;
 use crate::proxy::body::Outgoing;
 use crate::proxy::wire::{Socket, Wire, WireIo};
@@ -63,7 +66,7 @@ impl Drop for Connection {
 ///
 /// # Errors
 /// Nothing was sent.
-pub(super) async fn open(target: &Target, upgradable: bool) -> Result<Connection, RunFailure> {
+pub(super) async fn open(service: &Service, target: &Target, upgradable: bool) -> Result<Connection, RunFailure> {
     let socket = dial(&target.place).await.map_err(|error| {
         if is_local(&error) {
             RunFailure::Local
@@ -71,7 +74,26 @@ pub(super) async fn open(target: &Target, upgradable: bool) -> Result<Connection
             RunFailure::Connect
         }
     })?;
-    let wire = Wire::new(socket);
+    let secured = service.spec.tls.is_some();
+    let wire = Wire::new(socket, secured);
+    let io = WireIo(Arc::clone(&wire));
+    let sender = match &service.spec.tls {
+        None => start(io, upgradable).await?,
+        Some(tls) => start(secure(tls, target, io).await?, upgradable).await?,
+    };
+    Ok(Connection {
+        sender,
+        wire,
+        since_nanos: 0,
+        keep: Duration::ZERO,
+        tunnelled: false,
+    })
+}
+
+async fn start<I>(io: I, upgradable: bool) -> Result<SendRequest<Outgoing>, RunFailure>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (sender, connection) = http1::Builder::new()
         .max_headers(ANSWER_HEADERS)
         .max_header_size(BUFFER_BYTES)
@@ -79,7 +101,7 @@ pub(super) async fn open(target: &Target, upgradable: bool) -> Result<Connection
         // Old services write both, and mean one thing (RFC 9112 sections 5.1 and 5.2): what goes on is written anew.
         .allow_spaces_after_header_name_in_responses(true)
         .allow_obsolete_multiline_headers_in_responses(true)
-        .handshake(TokioIo::new(WireIo(Arc::clone(&wire))))
+        .handshake(TokioIo::new(io))
         .await
         .map_err(|_| RunFailure::Connect)?;
     // What ended it reaches whoever waits for an answer; an idle connection may end as it likes.
@@ -92,13 +114,17 @@ pub(super) async fn open(target: &Target, upgradable: bool) -> Result<Connection
             let _ = connection.await;
         }));
     }
-    Ok(Connection {
-        sender,
-        wire,
-        since_nanos: 0,
-        keep: Duration::ZERO,
-        tunnelled: false,
-    })
+    Ok(sender)
+}
+
+async fn secure(tls: &Tls, target: &Target, io: WireIo) -> Result<TlsStream<WireIo>, RunFailure> {
+    let name = match &tls.server_name {
+        Some(name) => name.clone(),
+        // The configuration takes no other.
+        None => ServerName::try_from(target.host.to_string()).map_err(|_| RunFailure::Tls)?,
+    };
+    let connector = tls.connector.with_alpn(vec![b"http/1.1".to_vec()]);
+    connector.connect(name, io).await.map_err(|_| RunFailure::Tls)
 }
 
 async fn dial(place: &Place) -> io::Result<Socket> {

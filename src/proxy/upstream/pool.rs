@@ -11,6 +11,7 @@ use super::connect::{Connection, FRESH};
 use crate::live::backend::{Backend, InFlight};
 use crate::live::service::Target;
 use crate::proxy::sweep::{Deadline, Sweep};
+use crate::proxy::wire::Quiet;
 use crate::telemetry::clock;
 
 /// For how long a request that may not be repeated gets a connection of its own from a backend that closed a young idle
@@ -169,11 +170,14 @@ impl Pool {
             if !candidate.sender.is_ready() {
                 continue;
             }
-            let connection = idle.connections.remove(at);
-            if connection.wire.is_quiet() {
-                return Some(connection);
+            match candidate.wire.quiet() {
+                Quiet::Yes => return Some(idle.connections.remove(at)),
+                Quiet::NotYet => {}
+                Quiet::No => {
+                    idle.connections.remove(at);
+                    idle.distrust(idle_for < FRESH, now);
+                }
             }
-            idle.distrust(idle_for < FRESH, now);
         }
         None
     }

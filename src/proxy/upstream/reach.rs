@@ -28,7 +28,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<Connection, RunFailure>> + Sen
 /// The attempts of one request.
 struct Race<'a> {
     pool: &'a Pool,
-    service: &'a Service,
+    service: &'a Arc<Service>,
     upgradable: bool,
     choice: bool,
     attempts: Vec<(Busy, Opening)>,
@@ -39,9 +39,9 @@ struct Race<'a> {
 impl Race<'_> {
     fn start(&mut self, busy: Busy) {
         self.tried.push(busy.target.id);
-        let (target, upgradable) = (Arc::clone(&busy.target), self.upgradable);
-        self.attempts
-            .push((busy, Box::pin(async move { open(&target, upgradable).await })));
+        let (service, target, upgradable) = (Arc::clone(self.service), Arc::clone(&busy.target), self.upgradable);
+        let opening = async move { open(&service, &target, upgradable).await };
+        self.attempts.push((busy, Box::pin(opening)));
         if self.choice {
             self.step = Some(self.pool.sweep.deadline(STEP));
         }
@@ -70,7 +70,7 @@ impl Race<'_> {
                     Poll::Ready(Err(RunFailure::Local)) => return Poll::Ready(Err(RunFailure::Local)),
                     Poll::Ready(Err(why)) => {
                         let (busy, _) = self.attempts.swap_remove(at);
-                        self.service.failed(&busy.target, Ejected::Connect, clock::monotonic());
+                        self.service.failed(&busy.target, ejected(why), clock::monotonic());
                         failure = Some(why);
                     }
                 }
@@ -136,6 +136,14 @@ impl Pool {
                 Err(CallError::before(RunFailure::Connect, true))
             }
         }
+    }
+}
+
+/// Why a replica is taken out of service that could not be connected to.
+pub(super) fn ejected(why: RunFailure) -> Ejected {
+    match why {
+        RunFailure::Tls => Ejected::Tls,
+        _ => Ejected::Connect,
     }
 }
 

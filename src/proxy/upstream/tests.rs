@@ -36,6 +36,7 @@ fn spec(at: SocketAddr) -> Spec {
             first: Duration::from_secs(1),
             longest: Duration::from_secs(30),
         },
+        tls: None,
     }
 }
 

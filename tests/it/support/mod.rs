@@ -5,6 +5,7 @@ pub mod client;
 pub mod http2;
 pub mod payload;
 pub mod process;
+pub mod secured;
 pub mod socket;
 pub mod tls;
 
@@ -22,6 +23,7 @@ pub use backend::{Backend, Received, Reply, Script};
 pub use client::{Answered, Client, get, post, raw, request, send};
 pub use payload::{Case, sign, signature_holds};
 pub use process::{Finished, Instance, understudy};
+pub use secured::Secured;
 pub use socket::{Blackhole, Listener, Message, Nobody, Socket};
 pub use tls::{Authority, Shopper, pair};
 
@@ -62,7 +64,7 @@ macro_rules! located {
     })* };
 }
 
-located!(Backend, Blackhole, Listener, Nobody);
+located!(Backend, Blackhole, Listener, Nobody, Secured);
 
 /// What an instance is made of.
 pub struct Plan {
