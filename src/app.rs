@@ -4,14 +4,16 @@
 //! the control plane with the judge, the controller and the admin API. Nothing of it is global, so that a test or the
 //! demo may run several instances in one process.
 
+mod handover;
 mod sockets;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,33 +25,31 @@ use crate::admin;
 use crate::config::{Address, Config, Workers};
 use crate::control::source::{Before, Read, Source};
 use crate::control::{Actor, Control, Parts, publish};
+use crate::engine::guard::KillSet;
 use crate::engine::ruleset::problem::Problem;
 use crate::engine::ruleset::{Ruleset, StoredMark};
 use crate::engine::vocab::Revision;
 use crate::live::{Ends, Live};
-use crate::proxy::door::Settings;
-use crate::proxy::framing;
-use crate::proxy::listen::{self, Inbox, Listening, Neighbours};
-use crate::proxy::refusals::Refusals;
-use crate::proxy::shadow;
-use crate::proxy::stage::Worker;
-use crate::proxy::sweep::Sweep;
-use crate::proxy::upstream::{self, Pool};
-use crate::proxy::{client, connection};
+use crate::proxy::connection::Ending;
+use crate::proxy::{shadow, upstream};
 use crate::review;
 use crate::store;
 use crate::telemetry::{clock, exporter, spawn};
 
-use sockets::{SocketFiles, Sockets};
+pub use handover::Inherited;
 
-/// Ready events that a worker handles before it looks for new ones: peers are woken once per batch, not per event.
-const EVENT_INTERVAL: u32 = 512;
+use handover::{Guest, Host, Kept};
+use sockets::{SocketFiles, Sockets};
+use workers::{Front, single};
 
 /// The number of the signal that a write beyond the file-size limit raises, on every Linux but MIPS.
 const SIGXFSZ: i32 = 25;
 
 /// How long the parts behind the data plane may take to end.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// After a hand-over: the end of `limits.drain` in which connections are closed that have not come to an answer.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What an instance is started with.
 #[derive(Clone, Debug)]
@@ -69,6 +69,17 @@ pub enum StartError {
     /// The configuration or the rules do not compile.
     #[error("the configuration has problems")]
     Problems(Vec<Problem>),
+    /// A running instance did not hand over.
+    #[error("the running instance did not hand over: {0}; it goes on, see its log")]
+    Handover(std::io::Error),
+    /// A descriptor that was given to this process is of no use.
+    #[error("a socket that this process was given cannot be used: {0}; see the socket unit")]
+    Inherited(std::io::Error),
+    /// Sockets that were given to this process and that no listener is for.
+    #[error(
+        "nobody would accept from {0}, which this process was given; add a listener for it, or remove it from the socket unit"
+    )]
+    Unclaimed(String),
     /// The operating system refused a thread or a runtime.
     #[error("the operating system refused a thread: {0}")]
     Thread(std::io::Error),
@@ -80,13 +91,24 @@ pub struct App {
     addresses: Vec<SocketAddr>,
     admin: SocketAddr,
     files: SocketFiles,
+    kept: Kept,
     control: Control,
+    handed: watch::Receiver<bool>,
     drain: watch::Sender<bool>,
+    data_plane: DataPlane,
+    operators: watch::Sender<bool>,
     drain_limit: Duration,
     workers: Vec<JoinHandle<()>>,
     behind: Vec<JoinHandle<()>>,
     background: Option<Runtime>,
     warnings: Vec<Problem>,
+}
+
+/// How the workers are told to end.
+#[derive(Debug)]
+struct DataPlane {
+    leave: watch::Sender<bool>,
+    drain: watch::Sender<bool>,
 }
 
 /// Everything that a start reads, compiled.
@@ -132,6 +154,17 @@ pub fn compile(options: &Options) -> Result<Compiled, Vec<Problem>> {
 /// # Errors
 /// [`StartError`]; nothing runs then.
 pub fn start(options: Options) -> Result<App, StartError> {
+    start_with(options, Inherited::default())
+}
+
+/// The same with sockets that are open already.
+///
+/// If the configuration names a hand-over socket and another instance waits there, this one takes its place: it gets its
+/// sockets and its state, and that one ends.
+///
+/// # Errors
+/// [`StartError`]; nothing runs then, but the other instance.
+pub fn start_with(options: Options, mut inherited: Inherited) -> Result<App, StartError> {
     let source = Source {
         config: options.config,
         variables: options.env,
@@ -144,9 +177,27 @@ pub fn start(options: Options) -> Result<App, StartError> {
         marks: &[],
         now_ms: clock::unix_ms(),
     };
-    let state_path = source.read(none).0.map_err(StartError::Problems)?.config.state_path;
+    let first = source.read(none).0.map_err(StartError::Problems)?.config;
+    let mut guest = match &first.handover {
+        Some(socket) => Guest::ask(socket).map_err(StartError::Handover)?,
+        None => None,
+    };
+    if let Some(guest) = &mut guest {
+        guest.sockets(&mut inherited).map_err(StartError::Handover)?;
+    }
     let background = background().map_err(StartError::Thread)?;
-    let opened = store::open(&state_path, store::Timing::default());
+    let workers = worker_count(first.workers);
+    let mut sockets = Sockets::open(&first, workers, inherited)?;
+    // Whatever may fail has been done: from here on the other instance is without its state.
+    let handed_kills = match &mut guest {
+        Some(guest) => guest.state().map_err(StartError::Handover)?,
+        None => KillSet::default(),
+    };
+    let opened = store::open(&first.state_path, store::Timing::default());
+    if let (Some(_), Some(unreadable)) = (&guest, &opened.unreadable) {
+        // The other one knows what was killed.
+        return Err(StartError::Handover(std::io::Error::other(unreadable.to_string())));
+    }
     let marks: Vec<StoredMark> = opened
         .ramps
         .iter()
@@ -158,25 +209,23 @@ pub fn start(options: Options) -> Result<App, StartError> {
         .collect();
     let (read, fingerprint) = source.read(Before { marks: &marks, ..none });
     let Read {
-        config,
+        mut config,
         rules,
         warnings,
     } = read.map_err(StartError::Problems)?;
+    // Both readings are of the same files but for the moment between them; the sockets are open by the first.
+    config.listeners = first.listeners;
     for warning in &warnings {
         tracing::warn!(warning = %warning, "the configuration has a warning");
     }
 
-    let workers = worker_count(config.workers);
     let budget = config.capture.budget_bytes;
     let (live, ends) = Live::new(workers, budget, opened.hash_key);
-    let Sockets {
-        workers: sockets,
-        addresses,
-        admin: admin_socket,
-        admin_address,
-        files,
-    } = Sockets::open(&config, workers, &live)?;
-    live.kills.change(|kills| kills.join(&opened.kills));
+    let shares = Sockets::shares(sockets.take_queues(), &config, &live, workers);
+    live.kills.change(|kills| {
+        kills.join(&opened.kills);
+        kills.join(&handed_kills);
+    });
     if let Some(unreadable) = &opened.unreadable {
         let why = unreadable.to_string();
         tracing::error!(
@@ -203,35 +252,83 @@ pub fn start(options: Options) -> Result<App, StartError> {
     let control = Control::start(parts, background.handle());
     let (shadow, behind) = behind(&live, ends)?;
     let drain_limit = config.limits.drain;
+    let own = match (&guest, &first.handover) {
+        (None, Some(path)) => Some(handover_file(path, &mut sockets.files)?),
+        _ => None,
+    };
+    let other = guest.map(Guest::go).transpose().map_err(StartError::Handover)?;
+    for path in &sockets.adopted {
+        if let Err(error) = sockets.files.add(path) {
+            tracing::warn!(path = %path.display(), %error, "the socket file of the process before is gone: nobody finds this one there");
+        }
+    }
+    let (leave, leaving) = watch::channel(false);
+    let (end, ending) = watch::channel(false);
     let threads = Front {
         live: &live,
         config: &config,
         shadow,
-        draining: &draining,
+        ending: Ending {
+            leave: leaving,
+            drain: ending,
+        },
     }
-    .start(sockets)?;
+    .start(shares)?;
     background.spawn_task("judge", review::judge::run(Arc::clone(&live)));
     background.spawn_task("metrics upkeep", upkeep(Arc::clone(&live)));
     let door = admin::Door {
         control: control.clone(),
         tokens: config.admin.tokens,
         metrics_token: config.admin.metrics_token,
-        address: admin_address,
+        address: sockets.admin_address,
     };
-    background.spawn_task("admin", admin::serve(admin_socket, door, draining));
-    let listeners: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let (operators, gate) = watch::channel(false);
+    background.spawn_task("admin", admin::serve(sockets.admin, door, gate));
+    let (tell_handed, handed) = watch::channel(false);
+    let kept: Kept = Arc::new(Mutex::new(sockets.kept));
+    if let Some(stream) = other {
+        background.spawn_task(
+            "kills of the process before",
+            handover::exchange(stream, Arc::clone(&live)),
+        );
+    }
+    if let Some(path) = first.handover {
+        let host = Host {
+            kept: Arc::clone(&kept),
+            control: control.clone(),
+            state_path: first.state_path,
+        };
+        // After a hand-over the file is that of the process before, which has left it.
+        let own = own.map_or_else(
+            || {
+                handover::make_room(&path)
+                    .map_err(|error| StartError::Listen(Address::Unix(path.clone()), error))
+                    .and_then(|()| handover_file(&path, &mut sockets.files))
+            },
+            Ok,
+        );
+        match own {
+            Ok(own) => background.spawn_task("hand-over", host.run(own, path, tell_handed)),
+            Err(error) => tracing::error!(%error, "the next upgrade needs a restart"),
+        }
+    }
+    let listeners: Vec<String> = sockets.addresses.iter().map(ToString::to_string).collect();
     let listeners = listeners.join(", ");
-    tracing::info!(listeners, admin = %admin_address, workers, "understudy serves");
+    tracing::info!(listeners, admin = %sockets.admin_address, workers, "understudy serves");
     let tcp = |address| match address {
         Address::Tcp(address) => Some(address),
         Address::Unix(_) => None,
     };
     let app = App {
-        addresses: addresses.into_iter().filter_map(tcp).collect(),
-        admin: admin_address,
-        files,
+        addresses: sockets.addresses.into_iter().filter_map(tcp).collect(),
+        admin: sockets.admin_address,
+        files: sockets.files,
+        kept,
         control,
+        handed,
         drain,
+        data_plane: DataPlane { leave, drain: end },
+        operators,
         drain_limit,
         workers: threads,
         behind,
@@ -274,15 +371,45 @@ impl App {
         &self.warnings
     }
 
+    /// Waits until another process has taken over; then this one is to be stopped. For ever, if none does.
+    pub async fn handed_over(&self) {
+        let mut handed = self.handed.clone();
+        if handed.wait_for(|handed| *handed).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether another process has taken over.
+    #[must_use]
+    pub fn was_handed_over(&self) -> bool {
+        *self.handed.borrow()
+    }
+
     /// Drains and ends: accepts nothing more, lets requests under way finish within `limits.drain`, stores what is to be
-    /// stored, joins the threads.
+    /// stored, joins the threads. After a hand-over connections may come to their next answer first.
     pub fn stop(mut self) {
         tracing::info!("draining");
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let end = clock::monotonic() + self.drain_limit;
+        if self.was_handed_over() {
+            self.files.leave();
+            // Operators speak to the other process from now on.
+            drop(std::mem::replace(&mut self.operators, watch::channel(false).0));
+            self.drain.send_replace(true);
+            self.data_plane.leave.send_replace(true);
+            // Whoever has nothing to say is told in the end.
+            let tail = FAREWELL.min(self.drain_limit / 4);
+            wait_until(&self.workers, end.saturating_sub(tail));
+        }
         // Whoever looks for the file finds it or does not; nobody may find one that nobody accepts from.
         drop(std::mem::take(&mut self.files));
         self.drain.send_replace(true);
+        self.data_plane.drain.send_replace(true);
         // Whoever is still busy at the limit is left behind: the process ends, or the test does.
-        join_within(std::mem::take(&mut self.workers), self.drain_limit);
+        join_within(
+            std::mem::take(&mut self.workers),
+            end.saturating_sub(clock::monotonic()),
+        );
         let mut behind = std::mem::take(&mut self.behind);
         let review = behind.split_off(behind.len().min(1));
         join_within(behind, GRACE);
@@ -312,6 +439,20 @@ fn background() -> std::io::Result<Runtime> {
         tracing::warn!(%error, "the limit on open files could not be raised to what is allowed");
     }
     Ok(runtime)
+}
+
+fn wait_until(threads: &[JoinHandle<()>], end: Duration) {
+    while clock::monotonic() < end && threads.iter().any(|thread| !thread.is_finished()) {
+        spawn::pause(Duration::from_millis(5));
+    }
+}
+
+/// Opens the socket at which a successor asks.
+fn handover_file(path: &Path, files: &mut SocketFiles) -> Result<UnixListener, StartError> {
+    let refused = |error| StartError::Listen(Address::Unix(path.to_owned()), error);
+    let socket = sockets::bind_file(path, handover::MODE).map_err(refused)?;
+    files.add(path).map_err(refused)?;
+    Ok(socket)
 }
 
 fn join_within(threads: Vec<JoinHandle<()>>, limit: Duration) {
@@ -344,105 +485,6 @@ fn behind(live: &Arc<Live>, ends: Ends) -> Result<(shadow::Sender, Vec<JoinHandl
         sender,
         vec![shadow.map_err(StartError::Thread)?, review.map_err(StartError::Thread)?],
     ))
-}
-
-struct Front<'a> {
-    live: &'a Arc<Live>,
-    config: &'a Config,
-    shadow: shadow::Sender,
-    draining: &'a watch::Receiver<bool>,
-}
-
-impl Front<'_> {
-    fn start(self, sockets: Vec<Vec<Listening>>) -> Result<Vec<JoinHandle<()>>, StartError> {
-        let limits = &self.config.limits;
-        let settings = Settings {
-            connection: connection::Settings {
-                client: client::Limits {
-                    header: limits.header_timeout,
-                    idle: limits.idle,
-                    write: limits.write_timeout,
-                },
-                head: framing::Limits {
-                    header_bytes: limits.header_bytes,
-                    header_count: limits.header_count.min(framing::MOST_LINES),
-                },
-                streams: limits.streams,
-            },
-            connections: limits.connections,
-            handshake: limits.handshake,
-        };
-        let (neighbours, inboxes) = listen::neighbours(sockets.len());
-        let base = process_bits();
-        let starts = sockets.into_iter().zip(inboxes).enumerate();
-        starts
-            .map(|(shard, (sockets, inbox))| {
-                let worker = self.worker(shard, base);
-                let (neighbours, drain) = (Arc::clone(&neighbours), self.draining.clone());
-                spawn::thread(&format!("understudy-{shard}"), move || {
-                    single(serve(worker, sockets, settings, neighbours, inbox, drain));
-                })
-                .map_err(StartError::Thread)
-            })
-            .collect()
-    }
-
-    fn worker(&self, shard: usize, base: u128) -> Arc<Worker> {
-        let sweep = Sweep::new();
-        Arc::new(Worker {
-            shard,
-            live: Arc::clone(self.live),
-            pool: Pool::new(Arc::clone(&sweep)),
-            shadow: self.shadow.clone(),
-            refusals: Refusals::new(Arc::clone(&self.live.workers[shard]), Arc::clone(&sweep)),
-            tally: Arc::clone(&self.live.workers[shard]),
-            sweep,
-            id_base: base | (shard as u128) << 48,
-            exchanges: AtomicU64::new(0),
-        })
-    }
-}
-
-async fn serve(
-    worker: Arc<Worker>,
-    sockets: Vec<Listening>,
-    settings: Settings,
-    neighbours: Neighbours,
-    inbox: Inbox,
-    drain: watch::Receiver<bool>,
-) {
-    let pool = Arc::clone(&worker.pool);
-    drop(spawn::task(
-        "sweep",
-        Arc::clone(&worker.sweep).run(move || pool.prune()),
-    ));
-    let shard = worker.shard;
-    if let Err(error) = listen::run(worker, sockets, settings, neighbours, inbox, drain).await {
-        tracing::error!(shard, %error, "a worker cannot listen");
-    }
-}
-
-/// Runs a future on a single-threaded runtime of its own, on this thread.
-fn single(future: impl Future<Output = ()>) {
-    let runtime = Builder::new_current_thread()
-        .event_interval(EVENT_INTERVAL)
-        .enable_all()
-        .build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(future),
-        Err(error) => tracing::error!(%error, "the operating system refused a runtime"),
-    }
-}
-
-/// Random bits in the upper half: exchange ids stay unique over restarts and over a fleet.
-fn process_bits() -> u128 {
-    let mut bits = [0; 8];
-    if getrandom::fill(&mut bits).is_err() {
-        #[allow(clippy::cast_sign_loss, reason = "bits, not a number")]
-        let now = clock::unix_ms() as u64;
-        bits = now.to_be_bytes();
-    }
-    u128::from(u64::from_be_bytes(bits)) << 64
 }
 
 async fn upkeep(live: Arc<Live>) {

@@ -1,6 +1,6 @@
 //! The sockets that an instance listens on: opened for every worker, and their files taken away again.
 //!
-//! In: the addresses of the configuration. Out: each worker's share. Accepting belongs to `proxy::listen`.
+//! In: the addresses of the configuration, and sockets that are open already. Out: each worker's share. Accepting belongs to `proxy::listen`.
 
 use std::fs;
 use std::io;
@@ -13,81 +13,154 @@ use std::sync::Arc;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::StartError;
-use crate::config::{Address, Config, Listener};
+use super::handover::Inherited;
+use crate::config::{Address, Config};
 use crate::live::Live;
 use crate::proxy::entrance::Entrance;
 use crate::proxy::listen::{self, BACKLOG, Listening, Queue};
 
+/// The name of the operators' listener in a hand-over.
+const ADMIN: &str = "admin";
+
 /// Every socket of an instance.
 #[derive(Debug)]
 pub struct Sockets {
-    /// For each worker the sockets that it accepts from.
-    pub workers: Vec<Vec<Listening>>,
+    /// For each listener, in the order of the configuration, one queue for every worker.
+    queues: Vec<Vec<Queue>>,
     /// Where clients connect; port 0 has become a port.
     pub addresses: Vec<Address>,
     /// Where operators connect.
     pub admin: TcpListener,
     /// That address; port 0 has become a port.
     pub admin_address: SocketAddr,
-    /// The socket files that were made.
+    /// The socket files that are ours.
     pub files: SocketFiles,
+    /// Socket files of the process before, which are ours once it has gone.
+    pub adopted: Vec<PathBuf>,
+    /// What a successor gets, if there may be one.
+    pub kept: Vec<(String, Queue)>,
 }
 
 impl Sockets {
-    /// Opens everything that the configuration names.
+    /// Opens everything that the configuration names and that is not open already.
     ///
     /// # Errors
-    /// [`StartError::Listen`] with the first address that cannot be had; then nothing is open.
-    pub fn open(config: &Config, workers: usize, live: &Live) -> Result<Self, StartError> {
-        let mut per_worker: Vec<Vec<Listening>> = (0..workers).map(|_| Vec::new()).collect();
+    /// [`StartError::Listen`] with the first address that cannot be had, [`StartError::Unclaimed`]; then nothing is open.
+    pub fn open(config: &Config, workers: usize, mut inherited: Inherited) -> Result<Self, StartError> {
+        let mut queues = Vec::new();
         let mut addresses = Vec::new();
         let mut files = SocketFiles::default();
+        let mut adopted = Vec::new();
+        let mut kept = Vec::new();
         for listener in &config.listeners {
             let refused = |error| StartError::Listen(listener.address.clone(), error);
-            let entrance = Arc::new(Entrance {
-                tls: listener.tls.as_ref().map(|_| live.certificates.cell(&listener.name)),
-                proxy_protocol: listener.proxy_protocol.clone(),
-            });
-            let listening = |queue| Listening {
-                queue,
-                entrance: Arc::clone(&entrance),
-            };
+            let (mut open, from_before) = inherited.take(&listener.name, &listener.address);
+            let is_new = open.is_empty();
             match &listener.address {
-                Address::Tcp(address) => {
+                Address::Tcp(address) if is_new => {
                     let sockets = listen::bind(*address, workers).map_err(refused)?;
-                    if let Some(first) = sockets.first() {
-                        addresses.push(Address::Tcp(first.local_addr().map_err(refused)?));
-                    }
-                    let shares = per_worker.iter_mut().zip(sockets);
-                    shares.for_each(|(share, socket)| share.push(listening(Queue::Tcp(socket))));
+                    open.extend(sockets.into_iter().map(Queue::Tcp));
                 }
-                Address::Unix(path) => {
-                    let socket = bind_file(path, listener).map_err(refused)?;
-                    files.made(path).map_err(refused)?;
-                    addresses.push(listener.address.clone());
-                    // One file, one queue: every worker takes from it.
-                    for share in &mut per_worker {
-                        share.push(listening(Queue::Unix(socket.try_clone().map_err(refused)?)));
-                    }
+                Address::Unix(path) if is_new => {
+                    open.push(Queue::Unix(bind_file(path, listener.mode).map_err(refused)?));
+                    files.add(path).map_err(refused)?;
+                }
+                Address::Unix(path) if from_before => adopted.push(path.clone()),
+                _ => {}
+            }
+            addresses.push(match &open[..] {
+                [Queue::Tcp(socket), ..] => Address::Tcp(socket.local_addr().map_err(refused)?),
+                _ => listener.address.clone(),
+            });
+            if config.handover.is_some() {
+                for queue in &open {
+                    kept.push((listener.name.clone(), again(queue).map_err(refused)?));
                 }
             }
+            queues.push(spread(open, workers).map_err(refused)?);
         }
         let refused = |error| StartError::Listen(Address::Tcp(config.admin.address), error);
-        let admin = TcpListener::bind(config.admin.address).map_err(refused)?;
+        let (open, _) = inherited.take(ADMIN, &Address::Tcp(config.admin.address));
+        let admin = match open.into_iter().next() {
+            Some(Queue::Tcp(socket)) => socket,
+            _ => TcpListener::bind(config.admin.address).map_err(refused)?,
+        };
         admin.set_nonblocking(true).map_err(refused)?;
         let admin_address = admin.local_addr().map_err(refused)?;
+        if config.handover.is_some() {
+            kept.push((ADMIN.to_owned(), Queue::Tcp(admin.try_clone().map_err(refused)?)));
+        }
+        // Nobody would accept from these, and their clients would wait for ever.
+        let unclaimed = inherited.left(true);
+        if !unclaimed.is_empty() {
+            return Err(StartError::Unclaimed(unclaimed.join(", ")));
+        }
+        for address in inherited.left(false) {
+            tracing::warn!(
+                address,
+                "a listener of the process before is no longer configured, and closed"
+            );
+        }
         Ok(Self {
-            workers: per_worker,
+            queues,
             addresses,
             admin,
             admin_address,
             files,
+            adopted,
+            kept,
         })
+    }
+
+    /// For each worker the queues that it accepts from, and the ways in.
+    #[must_use]
+    pub fn shares(queues: Vec<Vec<Queue>>, config: &Config, live: &Live, workers: usize) -> Vec<Vec<Listening>> {
+        let mut shares: Vec<Vec<Listening>> = (0..workers).map(|_| Vec::new()).collect();
+        for (listener, queues) in config.listeners.iter().zip(queues) {
+            let entrance = Arc::new(Entrance {
+                tls: listener.tls.as_ref().map(|_| live.certificates.cell(&listener.name)),
+                proxy_protocol: listener.proxy_protocol.clone(),
+            });
+            for (at, queue) in queues.into_iter().enumerate() {
+                shares[at % workers].push(Listening {
+                    queue,
+                    entrance: Arc::clone(&entrance),
+                });
+            }
+        }
+        shares
+    }
+
+    /// Takes the queues out.
+    #[must_use]
+    pub fn take_queues(&mut self) -> Vec<Vec<Queue>> {
+        std::mem::take(&mut self.queues)
     }
 }
 
+/// The same queue once more.
+fn again(queue: &Queue) -> io::Result<Queue> {
+    match queue {
+        Queue::Tcp(socket) => socket.try_clone().map(Queue::Tcp),
+        Queue::Unix(socket) => socket.try_clone().map(Queue::Unix),
+    }
+}
+
+/// At least one queue for every worker. A queue that is nobody's would lose its connections, so none is left out; where
+/// there are too few, several workers take from the same one.
+fn spread(mut open: Vec<Queue>, workers: usize) -> io::Result<Vec<Queue>> {
+    for at in 0..workers.saturating_sub(open.len()) {
+        let more = again(&open[at])?;
+        open.push(more);
+    }
+    Ok(open)
+}
+
 /// Opens a socket file. One that a dead process left behind is replaced; nothing else is.
-fn bind_file(path: &Path, listener: &Listener) -> io::Result<UnixListener> {
+///
+/// # Errors
+/// When another process listens there, something else has the name, or the operating system refuses.
+pub fn bind_file(path: &Path, mode: u32) -> io::Result<UnixListener> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(io::Error::new(
@@ -112,12 +185,12 @@ fn bind_file(path: &Path, listener: &Listener) -> io::Result<UnixListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
     // Nobody can connect before it listens, so nobody comes in who may not.
-    fs::set_permissions(path, fs::Permissions::from_mode(listener.mode))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// The socket files that this process made, to be taken away when it ends.
+/// The socket files that are this process's, to be taken away when it ends.
 #[derive(Debug, Default)]
 pub struct SocketFiles(Vec<SocketFile>);
 
@@ -129,7 +202,11 @@ struct SocketFile {
 }
 
 impl SocketFiles {
-    fn made(&mut self, path: &Path) -> io::Result<()> {
+    /// Takes on the file that is there now.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn add(&mut self, path: &Path) -> io::Result<()> {
         let found = fs::symlink_metadata(path)?;
         self.0.push(SocketFile {
             path: path.to_owned(),
@@ -137,6 +214,11 @@ impl SocketFiles {
             inode: found.ino(),
         });
         Ok(())
+    }
+
+    /// Leaves the files where they are: they are another process's now.
+    pub fn leave(&mut self) {
+        self.0.clear();
     }
 }
 

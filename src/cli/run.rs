@@ -4,12 +4,13 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
+use sd_notify::NotifyState;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::{BAD_INPUT, ConfigArgs, FAILED, check};
-use crate::app::{self, App, StartError};
+use crate::app::{self, App, Inherited, StartError};
 use crate::telemetry::{logs, spawn};
 
 /// The options of `understudy run`.
@@ -40,7 +41,10 @@ impl RunArgs {
                 Err(error) => return refused(error),
             }
         };
-        let app = match app::start(self.config.options()) {
+        let started = Inherited::from_environment()
+            .map_err(StartError::Inherited)
+            .and_then(|inherited| app::start_with(self.config.options(), inherited));
+        let app = match started {
             Ok(app) => app,
             Err(StartError::Problems(problems)) => {
                 eprint!("{}", check::text(&problems));
@@ -79,19 +83,25 @@ impl Signals {
 }
 
 async fn live(app: App, mut signals: Signals) -> io::Result<ExitCode> {
+    // After a hand-over the service manager learns here that the service has another process now.
+    tell(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
     loop {
         tokio::select! {
             // What is wrong with the files is logged and shown by the status.
             _ = signals.hangup.recv() => drop(app.reload("signal").await),
             _ = signals.interrupt.recv() => break,
             _ = signals.terminate.recv() => break,
+            () = app.handed_over() => break,
         }
     }
-    let (tell, stopped) = oneshot::channel();
+    if !app.was_handed_over() {
+        tell(&[NotifyState::Stopping]);
+    }
+    let (done, stopped) = oneshot::channel();
     spawn::thread("understudy-stop", move || {
         app.stop();
         // Nobody listens any more if a second signal came.
-        let _ = tell.send(());
+        let _ = done.send(());
     })?;
     Ok(tokio::select! {
         stopped = stopped => if stopped.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) },
@@ -100,4 +110,11 @@ async fn live(app: App, mut signals: Signals) -> io::Result<ExitCode> {
             ExitCode::from(FAILED)
         }
     })
+}
+
+/// Tells systemd, if it asked to be told.
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
 }

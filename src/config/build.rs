@@ -31,6 +31,7 @@ pub(super) fn build(
         environment: raw.environment.0,
         workers: raw.workers,
         listeners,
+        handover: raw.handover.socket.map(|socket| socket.0),
         admin: admin?,
         flags_file: path_at(raw.flags.file),
         state_path: raw.state.path.0,

@@ -51,6 +51,8 @@ pub struct Config {
     pub workers: Workers,
     /// Where clients connect; at least one.
     pub listeners: Vec<Listener>,
+    /// Where a successor asks for the sockets.
+    pub handover: Option<PathBuf>,
     /// The operators' door.
     pub admin: Admin,
     /// The flag file and where the configuration names it.

@@ -19,7 +19,7 @@ use crate::engine::guard::{KillSet, KillTarget, Rearmed};
 use crate::engine::ruleset::problem::{Problem, nearest};
 use crate::engine::vocab::{FlagKey, Revision, RouteKey};
 use crate::live::Live;
-use crate::store::{AuditEntry, KillChange, Origin, PATIENCE, StoreHandle, StoreHealth};
+use crate::store::{AuditEntry, KillChange, Opened, Origin, PATIENCE, StoreHandle, StoreHealth};
 use crate::telemetry::{clock, names, spawn};
 
 pub use command::{Actor, KillAck, Kind, NameError, RearmAck, RearmError};
@@ -293,6 +293,18 @@ impl Control {
     pub async fn close(&self, patience: Duration) -> bool {
         self.inner.hand_over();
         self.inner.store.close(patience).await
+    }
+
+    /// Goes on with files that had been let go of and were opened again. Everything in force is handed to the store
+    /// once more, for nobody knows what of it came too late; the store joins it with what it has.
+    pub fn take_back(&self, opened: Opened) {
+        if let Some(unreadable) = &opened.unreadable {
+            tracing::error!(%unreadable, "the state could not be opened again: kills are in force, and may be forgotten by a restart");
+        }
+        self.inner.store.become_that(&opened.store);
+        self.inner.live.kills.change(|kills| kills.join(&opened.kills));
+        self.inner.lock_handed().kills = KillSet::default();
+        self.inner.hand_over();
     }
 
     async fn keep(self) {

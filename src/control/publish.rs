@@ -201,6 +201,7 @@ pub fn waits_for_restart(running: &Config, read: &Config) -> Vec<String> {
     let differs = [
         ("workers", a.workers != b.workers),
         ("listeners", !same_sockets),
+        ("handover", a.handover != b.handover),
         ("admin", tokens(a) != tokens(b)),
         ("state.path", a.state_path != b.state_path),
         ("limits", client(a) != client(b)),

@@ -7,8 +7,10 @@ use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
-use http::{Request, Response};
+use http::header::{self, HeaderValue};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -32,13 +34,22 @@ pub use super::client::Settings;
 const MIN_HEAD_BYTES: usize = 64 << 10;
 const SLACK_BYTES: usize = 1 << 10;
 
-/// Serves requests until the client leaves, breaks a rule, or `drain` turns true and the one under way is answered.
+/// How a worker and its connections are told to end.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    /// Turns true when another process accepts from the same sockets. Connections go on to their next answer.
+    pub leave: watch::Receiver<bool>,
+    /// Turns true when connections are to end as soon as they owe nothing.
+    pub drain: watch::Receiver<bool>,
+}
+
+/// Serves requests until the client leaves, breaks a rule, or is told to end and the one under way is answered.
 pub async fn serve(
     worker: Arc<Worker>,
     settings: Settings,
     stream: Stream,
     peer: Peer,
-    mut drain: watch::Receiver<bool>,
+    Ending { mut leave, mut drain }: Ending,
 ) {
     let (sweep, refusals) = (&worker.sweep, &worker.refusals);
     let protocol = peer.protocol;
@@ -59,7 +70,13 @@ pub async fn serve(
     io.begin(is_http2, settings.head.header_bytes);
     if is_http2 {
         // Boxed: it is larger, and most connections are of the other kind.
-        let draining = async move { draining(&mut drain).await };
+        let draining = async move {
+            // Its farewell tells the client which requests were not taken, so it can be said at once.
+            tokio::select! {
+                () = draining(&mut leave) => {}
+                () = draining(&mut drain) => {}
+            }
+        };
         Box::pin(http2::serve(worker, settings, io, origin, draining)).await;
     } else {
         http1(worker, settings, io, origin, drain).await;
@@ -80,7 +97,15 @@ async fn http1(
             None => Box::pin(exchange(Arc::clone(&serving), Arc::clone(&origin), request)),
             Some(reason) => Box::pin(ready(refuse(&origin, reason))),
         };
-        async move { Ok::<_, Infallible>(answer.await) }
+        let leaves = serving.leaves.load(Relaxed);
+        async move {
+            let mut answer = answer.await;
+            if leaves && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let head_bytes = settings.head.header_bytes.max(MIN_HEAD_BYTES) + SLACK_BYTES;
     let mut connection = http1::Builder::new()
@@ -89,6 +114,7 @@ async fn http1(
         .max_buf_size(head_bytes)
         .serve_connection(TokioIo::new(io), service);
     let first = tokio::select! {
+        // A request that has arrived is read before its connection is told to end.
         biased;
         ended = &mut connection => Some(ended),
         () = draining(&mut drain) => None,

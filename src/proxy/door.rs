@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 
-use super::connection;
+use super::connection::{self, Ending};
 use super::entrance::Entrance;
 use super::socket::{Peer, Stream};
 use super::stage::Worker;
@@ -41,7 +41,7 @@ pub struct Settings {
 pub struct Door {
     worker: Arc<Worker>,
     settings: Settings,
-    drain: watch::Receiver<bool>,
+    ending: Ending,
     serving: mpsc::Sender<()>,
     refusals: Arc<Semaphore>,
 }
@@ -50,12 +50,12 @@ impl Door {
     /// A door, and the end at which nothing ever comes out: it closes when the door is gone and its last connection has
     /// ended.
     #[must_use]
-    pub fn new(worker: Arc<Worker>, settings: Settings, drain: watch::Receiver<bool>) -> (Self, mpsc::Receiver<()>) {
+    pub fn new(worker: Arc<Worker>, settings: Settings, ending: Ending) -> (Self, mpsc::Receiver<()>) {
         let (serving, served) = mpsc::channel(1);
         let door = Self {
             worker,
             settings,
-            drain,
+            ending,
             serving,
             refusals: Arc::new(Semaphore::new(REFUSALS)),
         };
@@ -80,9 +80,9 @@ impl Door {
         worker.tally.accepted.add();
         let counted = Counted::new(Arc::clone(&worker.live), worker.shard);
         let serving = self.serving.clone();
-        let (worker, settings, drain) = (Arc::clone(worker), self.settings, self.drain.clone());
+        let (worker, settings, ending) = (Arc::clone(worker), self.settings, self.ending.clone());
         if entrance.is_open() {
-            let connection = connection::serve(worker, settings.connection, stream, peer, drain);
+            let connection = connection::serve(worker, settings.connection, stream, peer, ending);
             drop(spawn::task("connection", async move {
                 connection.await;
                 drop((counted, serving));
@@ -93,7 +93,7 @@ impl Door {
             // Boxed, so that a connection which is through costs no more than one that had nothing to get through.
             let passed = Box::pin(entrance.pass(&worker, settings.handshake, stream, peer)).await;
             if let Some((stream, peer)) = passed {
-                connection::serve(worker, settings.connection, stream, peer, drain).await;
+                connection::serve(worker, settings.connection, stream, peer, ending).await;
             }
             drop((counted, serving));
         }));

@@ -18,6 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 
+use super::connection::Ending;
 use super::door::{Door, Settings};
 use super::entrance::Entrance;
 use super::socket::{Peer, Stream};
@@ -170,7 +171,7 @@ pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<StdTcpListene
         .collect()
 }
 
-/// Serves until `drain` turns true, then until the last connection has ended.
+/// Serves until it is told to end, then until the last connection has ended.
 ///
 /// # Errors
 /// When a listener cannot be registered with the runtime.
@@ -180,13 +181,14 @@ pub async fn run(
     settings: Settings,
     neighbours: Neighbours,
     mut inbox: Inbox,
-    mut drain: watch::Receiver<bool>,
+    ending: Ending,
 ) -> io::Result<()> {
     let listeners = listeners
         .into_iter()
         .map(Listener::new)
         .collect::<io::Result<Vec<_>>>()?;
-    let (door, mut served) = Door::new(worker, settings, drain.clone());
+    let (door, mut served) = Door::new(worker, settings, ending.clone());
+    let Ending { mut leave, mut drain } = ending;
     let room = Room { door, neighbours };
     loop {
         tokio::select! {
@@ -198,10 +200,13 @@ pub async fn run(
             },
             Some(passed) = inbox.recv() => room.take(passed),
             () = ended(&mut drain) => break,
+            () = ended(&mut leave) => break,
         }
     }
-    // What the kernel has already handed to this socket would be lost with it.
-    while let Some(Ok(accepted)) = now_or_never(&listeners).await {
+    let leaves = *leave.borrow();
+    room.door.worker().leaves.store(leaves, Relaxed);
+    // What the kernel has already handed to this socket would be lost with it, unless somebody else has it too.
+    while !leaves && let Some(Ok(accepted)) = now_or_never(&listeners).await {
         room.enter(accepted);
     }
     drop(listeners);

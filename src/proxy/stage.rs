@@ -1,6 +1,6 @@
 //! What the stages of one request share: the worker that has it, and the revision and the route it is under.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::Response;
@@ -43,6 +43,8 @@ pub struct Worker {
     pub id_base: u128,
     /// Exchanges so far.
     pub exchanges: AtomicU64,
+    /// Whether another process accepts in this one's place: each answer then says that its connection is the last one's.
+    pub leaves: AtomicBool,
 }
 
 /// Where a request came from.

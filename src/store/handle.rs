@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 
 use super::StoreError;
@@ -17,7 +18,7 @@ use crate::engine::guard::Kill;
 /// A way to the store; cheap to clone.
 #[derive(Clone)]
 pub struct StoreHandle {
-    owner: Arc<Owner>,
+    owner: Arc<ArcSwap<Owner>>,
 }
 
 /// Lets the threads finish when nobody can ask them for anything any more.
@@ -42,12 +43,17 @@ impl std::fmt::Debug for StoreHandle {
 impl StoreHandle {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
-            owner: Arc::new(Owner { shared }),
+            owner: Arc::new(ArcSwap::from_pointee(Owner { shared })),
         }
     }
 
-    fn shared(&self) -> &Shared {
-        &self.owner.shared
+    fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.owner.load().shared)
+    }
+
+    /// Becomes another one, for everybody who holds this: after the files had been let go of, and were opened again.
+    pub fn become_that(&self, other: &Self) {
+        self.owner.store(other.owner.load_full());
     }
 
     /// Keeps a kill that is in force, with its audit record.

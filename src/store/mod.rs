@@ -137,6 +137,39 @@ pub fn read_hash_key(state: &Path) -> Option<HashKey> {
     journal::read_hash_key(&journal::Journal::path_for(state))
 }
 
+/// A set of kills as text, for another process that takes over. The same format as the kill journal's.
+#[must_use]
+pub fn write_kills(kills: &KillSet) -> String {
+    let changes: Vec<KillChange> = kills
+        .iter()
+        .map(|(target, kill)| KillChange {
+            target,
+            kill: kill.clone(),
+            origin: Origin::default(),
+        })
+        .collect();
+    let lines = changes.chunks(KILLS_PER_LINE).map(|some| {
+        let some: Vec<&KillChange> = some.iter().collect();
+        record::kills_line(&some)
+    });
+    lines.collect()
+}
+
+/// Reads what [`write_kills`] wrote; none, if any of it does not read.
+#[must_use]
+pub fn read_kills(text: &str) -> Option<KillSet> {
+    let mut kills = KillSet::default();
+    for line in text.lines() {
+        for change in record::parse_kills(line.as_bytes()).ok()? {
+            kills.admit(change.target, &change.kill);
+        }
+    }
+    Some(kills)
+}
+
+/// So many kills share a line of [`write_kills`].
+const KILLS_PER_LINE: usize = 32;
+
 /// 128 random bits.
 fn random_key() -> HashKey {
     let mut key = [0; 16];

@@ -17,6 +17,7 @@ mod faults;
 mod flags;
 mod framing;
 mod guard;
+mod handover;
 mod http2;
 mod identity;
 mod kills;

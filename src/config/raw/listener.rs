@@ -67,6 +67,39 @@ words! {
     }
 }
 
+record! {
+    /// How another process takes this one's place without losing a connection.
+    pub struct Handover {
+        /// Where a running instance waits for the one that is started to replace it. Only the same user may ask there.
+        /// Without it an upgrade is a restart, or systemd keeps the sockets. Relative paths count from the working
+        /// directory.
+        socket: Option<SocketPath>,
+    }
+}
+
+/// The path of a socket file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketPath(pub PathBuf);
+
+impl Scalar for SocketPath {
+    const NAME: &'static str = "path";
+    const KIND: &'static str = "the path of a socket file";
+    const REMEDY: &'static str = "write an absolute path, or one from the working directory";
+
+    fn read(text: &str) -> Result<Self, Misfit> {
+        if text.is_empty() || text.contains('\0') {
+            return Err(Misfit::Kind);
+        }
+        if text.len() > PATH_BYTES {
+            return Err(Misfit::range(
+                format!("the path of a socket file has {} bytes", text.len()),
+                format!("the operating system takes at most {PATH_BYTES}: choose a shorter one"),
+            ));
+        }
+        Ok(Self(PathBuf::from(text)))
+    }
+}
+
 /// Whose connections begin with a header of the PROXY protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ProxyProtocol {
@@ -132,16 +165,8 @@ impl Scalar for Address {
         let Some(path) = text.strip_prefix("unix:") else {
             return text.parse().map(Self::Tcp).map_err(|_| Misfit::Kind);
         };
-        if path.is_empty() || path.contains('\0') {
-            return Err(Misfit::Kind);
-        }
-        if path.len() > PATH_BYTES {
-            return Err(Misfit::range(
-                format!("the path of a socket file has {} bytes", path.len()),
-                format!("the operating system takes at most {PATH_BYTES}: choose a shorter one"),
-            ));
-        }
-        Ok(Self::Unix(PathBuf::from(path)))
+        let SocketPath(path) = SocketPath::read(path)?;
+        Ok(Self::Unix(path))
     }
 }
 

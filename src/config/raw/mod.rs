@@ -13,7 +13,7 @@ use crate::engine::ruleset::decode::{At, ByteSize, record, words};
 
 pub use backend::{Backend, Copies, Url};
 pub use budget::Budget;
-pub use listener::{Address, Listener, ListenerTls, ProxyProtocol, TlsVersion};
+pub use listener::{Address, Handover, Listener, ListenerTls, ProxyProtocol, TlsVersion};
 pub use route::{Route, ShadowText, WhenKilled, WithoutIdentity};
 pub use scalar::Workers;
 
@@ -28,6 +28,8 @@ record! {
         workers: Workers = "auto",
         /// Where clients connect.
         listeners: At<Vec<At<Listener>>>,
+        /// How another process takes this one's place.
+        handover: Handover = "{}",
         /// The operators' door.
         admin: Admin = "{}",
         /// Where the flags come from, beside environment variables, which fill what the file leaves out.

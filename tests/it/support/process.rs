@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -36,6 +37,16 @@ fn command(arguments: &[&str], env: &[(&str, &str)]) -> Command {
         .envs(env.iter().copied())
         .args(arguments)
         .stdin(Stdio::null());
+    command
+}
+
+/// The binary with a listening socket as its descriptor 3.
+pub fn activated(config: &Path, socket: impl Into<OwnedFd>) -> Command {
+    let mut command = Command::new("sh");
+    // The shell's process becomes the binary's, as LISTEN_PID asks.
+    let line = "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" run --config \"$1\"";
+    command.env_clear().arg("-c").arg(line).arg(BINARY).arg(config);
+    command.stdin(Stdio::from(socket.into()));
     command
 }
 
@@ -90,6 +101,21 @@ impl Instance {
             .arg(BINARY)
             .arg(config)
             .stdin(Stdio::null());
+        Self::started(command, folder).await
+    }
+
+    /// Runs the binary once more over the same files, to take this one's place.
+    pub async fn replaced(&mut self) -> Self {
+        let folder = self.folder.take().unwrap();
+        let config = folder.path().join("understudy.yaml");
+        Self::started(command(&["run", "--config", config.to_str().unwrap()], &[]), folder).await
+    }
+
+    /// Runs the binary as systemd does for a socket unit: with a listening socket as its descriptor 3.
+    pub async fn activated(folder: TempDir, socket: impl Into<OwnedFd>, env: &[(&str, &str)]) -> Self {
+        let config = folder.path().join("understudy.yaml");
+        let mut command = activated(&config, socket);
+        command.envs(env.iter().copied());
         Self::started(command, folder).await
     }
 
