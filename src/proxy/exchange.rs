@@ -3,6 +3,7 @@
 //! admit → route → identify → decide → forward (with failover) → answer; beside it, a copy to the other side. The
 //! snapshot and the kill word are loaded once and carried along. When in doubt, legacy.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -50,34 +51,44 @@ impl Arrived {
 }
 
 /// Answers one request, and has the access log told of it.
-pub async fn exchange(worker: Arc<Worker>, origin: Arc<Origin>, request: Request<Incoming>) -> Response<Answer> {
-    let mut line = None;
-    let mut response = answer(worker, origin, request, &mut line).await;
-    if let Some(mut line) = line {
-        line.status = Some(response.status());
-        // Nobody else's has this name: it is removed from what backends answer.
-        let reason = response
-            .headers()
-            .get(forward::ERROR)
-            .and_then(|reason| reason.to_str().ok());
-        line.reason = reason.map(Into::into);
-        response.body_mut().log(line);
-    }
-    response
-}
-
-async fn answer(
+///
+/// Every request under way holds this future, which is made and moved with it: its head is there once, and whoever works
+/// on it borrows it, down to the call that sends it.
+pub fn exchange(
     worker: Arc<Worker>,
     origin: Arc<Origin>,
     request: Request<Incoming>,
+) -> impl Future<Output = Response<Answer>> + Send {
+    let (mut head, incoming) = request.into_parts();
+    async move {
+        let mut line = None;
+        let mut response = answer(&worker, &origin, &mut head, incoming, &mut line).await;
+        if let Some(mut line) = line {
+            line.status = Some(response.status());
+            // Nobody else's has this name: it is removed from what backends answer.
+            let reason = response
+                .headers()
+                .get(forward::ERROR)
+                .and_then(|reason| reason.to_str().ok());
+            line.reason = reason.map(Into::into);
+            response.body_mut().log(line);
+        }
+        response
+    }
+}
+
+async fn answer(
+    worker: &Arc<Worker>,
+    origin: &Arc<Origin>,
+    head: &mut http::request::Parts,
+    incoming: Incoming,
     line: &mut Option<Box<Line>>,
 ) -> Response<Answer> {
-    origin.turn.request_began(!request.body().is_end_stream());
+    origin.turn.request_began(!incoming.is_end_stream());
     let Some(snapshot) = worker.live.snapshot() else {
         return error::answer(Made::Overload).map(|body| Answer::Made(Some(body), Finish(Arc::clone(&origin.turn))));
     };
-    let (mut head, incoming) = request.into_parts();
-    let wants = Wants::of(&head, &incoming);
+    let wants = Wants::of(head, &incoming);
     if head.headers.contains_key(header::UPGRADE) {
         origin.set_upgrade(Upgrade::Asked);
         head.extensions.clear();
@@ -88,27 +99,27 @@ async fn answer(
         .unwrap_or(&snapshot.unrouted);
     let rules = route.index.map(|i| snapshot.rules.route(i));
     let stage = Stage {
-        worker: &worker,
+        worker,
         snapshot: &snapshot,
         route,
         rules,
-        origin: &origin,
+        origin,
     };
 
-    *line = Line::begin(snapshot.access, &head, route, || {
+    *line = Line::begin(snapshot.access, head, route, || {
         let trusted = snapshot.trusted_proxies.as_deref();
         origin.provenance.client(&head.headers, trusted)
     });
-    if let Err(made) = admit(&mut head, &incoming, &snapshot) {
+    if let Err(made) = admit(head, &incoming, &snapshot) {
         return stage.make(made);
     }
     if wants.upgrade.is_some() && tunnel::open(&worker.live) >= snapshot.limits.tunnels {
         return stage.make(Made::Overload);
     }
     let Some(rules) = rules else {
-        return stage.unrouted(head, incoming, wants, line).await;
+        return Box::pin(stage.unrouted(head, incoming, wants, line)).await;
     };
-    let (subjects, tenant, arrived) = match stage.identify(rules, &head, incoming).await {
+    let (subjects, tenant, arrived) = match stage.identify(rules, head, incoming).await {
         Ok(identified) => identified,
         Err(broken) => return stage.make(broken.into()),
     };
@@ -144,7 +155,7 @@ async fn answer(
     if let Ok(value) = HeaderValue::from_bytes(&id.to_hex()) {
         head.headers.insert(forward::EXCHANGE, value);
     }
-    let gate = arrived.expectation(&mut head, &wants);
+    let gate = arrived.expectation(head, &wants);
     let copied = matches!(decision.copy, CopyTo::To(_));
     let facts = Facts {
         epoch,
@@ -155,7 +166,7 @@ async fn answer(
         copied,
     };
     let pair = stage.pair(id, facts);
-    let source = stage.attach(rules, &head, &decision, &pair, subjects.as_ref(), arrived);
+    let source = stage.attach(rules, head, &decision, &pair, subjects.as_ref(), arrived);
     if let Some(gate) = gate {
         source.hold_back(gate);
     }
@@ -211,7 +222,7 @@ impl Stage<'_> {
     /// A request that no route takes goes to legacy as it is.
     async fn unrouted(
         &self,
-        mut head: http::request::Parts,
+        head: &mut http::request::Parts,
         incoming: Incoming,
         wants: Wants,
         line: &mut Option<Box<Line>>,
@@ -220,7 +231,7 @@ impl Stage<'_> {
         tally.assigned.add(Side::Legacy);
         self.prepare(&mut head.headers, &wants);
         let arrived = arrived(incoming);
-        let gate = arrived.expectation(&mut head, &wants);
+        let gate = arrived.expectation(head, &wants);
         let source = self.source(arrived, None);
         if let Some(gate) = gate {
             source.hold_back(gate);

@@ -41,7 +41,7 @@ fn is_repeatable(method: &Method) -> bool {
 async fn ask(
     stage: &Stage<'_>,
     side: Side,
-    head: http::request::Parts,
+    head: &mut http::request::Parts,
     source: &Source,
     total: Option<Duration>,
     waiting: Waiting<'_>,
@@ -62,7 +62,12 @@ async fn ask(
 }
 
 /// Asks legacy.
-pub(super) async fn legacy(stage: &Stage<'_>, pair: &Pair, head: http::request::Parts, source: &Source) -> Answered {
+pub(super) async fn legacy(
+    stage: &Stage<'_>,
+    pair: &Pair,
+    head: &mut http::request::Parts,
+    source: &Source,
+) -> Answered {
     let reply = ask(
         stage,
         Side::Legacy,
@@ -87,7 +92,7 @@ pub(super) async fn serve(
     stage: &Stage<'_>,
     rules: &Route,
     pair: &Arc<Pair>,
-    head: http::request::Parts,
+    head: &mut http::request::Parts,
     source: &Source,
 ) -> Answered {
     if pair.served == Side::Legacy {
@@ -99,7 +104,7 @@ pub(super) async fn serve(
     // Without a second chance there is nothing to save time for.
     let total =
         (repeatable && (failover.unknown || failover.answered)).then(|| time_for_new(failover.deadline, legacy_p99));
-    let again = Spare::of(&head);
+    let again = Spare::of(head);
     let reply = ask(
         stage,
         Side::New,
@@ -153,7 +158,7 @@ pub(super) async fn serve(
     drop(reply);
     stage.route.tally(stage.worker.shard).failovers.add(class);
     let waiting = Waiting::new(pair, Pair::abandoned_failover);
-    let reply = ask(stage, Side::Legacy, again.head(), source, None, waiting).await;
+    let reply = ask(stage, Side::Legacy, &mut again.head(), source, None, waiting).await;
     if let Err(error) = &reply {
         pair.failed_over(failed(stage, Side::Legacy, *error, source));
     }

@@ -18,6 +18,7 @@ pub mod failover;
 pub mod forward;
 pub mod frames;
 pub mod framing;
+mod gather;
 mod http2;
 pub mod listen;
 pub mod pair;

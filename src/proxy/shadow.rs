@@ -350,7 +350,7 @@ impl Courier {
         };
         let reply = match self
             .pool
-            .call(&backend, head, &Source::Whole(body, hold), false, patience)
+            .call(&backend, &mut head, &Source::Whole(body, hold), false, patience)
             .await
         {
             Ok(reply) => reply,

@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+use super::gather::gathered;
+
 /// A client's stream of bytes, ready for HTTP.
 #[derive(Debug)]
 pub enum Stream {
@@ -156,10 +158,13 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(polled) = gathered(bufs, |piece| self.as_mut().poll_write(cx, piece)) {
+            return polled;
+        }
         each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
     }
 

@@ -17,6 +17,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::gather::gathered;
 use crate::telemetry::clock;
 
 /// A connected socket.
@@ -99,11 +100,17 @@ impl Wire {
         self.last_write_nanos.load(Relaxed)
     }
 
+    /// When the last byte was taken from the kernel, likewise.
+    #[must_use]
+    pub fn last_read_nanos(&self) -> u64 {
+        self.last_read_nanos.load(Relaxed)
+    }
+
     /// From the last byte that was handed to the kernel to the last that was taken from it: asked when an answer's headers
     /// are there, the time that the backend took for them. What a busy thread adds afterwards is not in it.
     #[must_use]
     pub fn answered_after(&self) -> Duration {
-        let read = self.last_read_nanos.load(Relaxed);
+        let read = self.last_read_nanos();
         Duration::from_nanos(read.saturating_sub(self.last_write_nanos()))
     }
 
@@ -191,7 +198,10 @@ impl AsyncWrite for WireIo {
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(each!(&self.0.stream, stream => stream.poll_write_ready(cx)))?;
-            match each!(&self.0.stream, stream => stream.try_write_vectored(bufs)) {
+            let written = each!(&self.0.stream, stream => {
+                gathered(bufs, |piece| stream.try_write(piece)).unwrap_or_else(|| stream.try_write_vectored(bufs))
+            });
+            match written {
                 Ok(bytes) => {
                     self.0.wrote(bytes);
                     return Poll::Ready(Ok(bytes));

@@ -3,18 +3,19 @@
 //! A request that may be repeated and met a connection that was just being closed goes out once more, on a new one.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::TrySendError;
 
 use super::answers::{is_clear, keep_for};
 use super::busy::Busy;
-use super::connect::Connection;
 use super::failure::{CallError, classify};
 use super::pool::{Lease, Pool};
 use super::reach::within;
@@ -24,6 +25,7 @@ use crate::live::tally::RunFailure;
 use crate::proxy::body::{Outgoing, Source};
 use crate::proxy::spare::Spare;
 use crate::proxy::sweep::Deadline;
+use crate::proxy::wire::Wire;
 use crate::telemetry::clock;
 
 /// How long a call may take.
@@ -58,7 +60,7 @@ impl Pool {
     pub async fn call(
         self: &Arc<Self>,
         backend: &Arc<Backend>,
-        mut head: http::request::Parts,
+        head: &mut Parts,
         source: &Source,
         repeatable: bool,
         patience: Patience,
@@ -83,17 +85,20 @@ impl Pool {
                 None => Box::pin(self.reach(backend, busy, total.as_ref(), upgradable)).await?,
             };
             let written_before = connection.wire.written();
-            let again = (reused && repeatable).then(|| Spare::of(&head));
+            let again = (reused && repeatable).then(|| Spare::of(head));
             let body = source.outgoing(&connection.wire);
             // The library sends a GET without its body unless its end is said to be marked.
             if body.size_hint().exact().is_none() {
                 head.headers
                     .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
-            let request = Request::from_parts(head, body);
-            let sent = self
-                .answer(&mut connection, request, source, patience.answer, total.as_ref())
-                .await;
+            let request = Request::from_parts(std::mem::replace(head, nothing()), body);
+            let sent = {
+                let sending = pin!(connection.sender.try_send_request(request));
+                let wire = &connection.wire;
+                self.answer(sending, wire, source, patience.answer, total.as_ref())
+                    .await
+            };
             match sent {
                 Ok(response) if !is_clear(&response, upgradable) => {
                     return Err(CallError {
@@ -133,7 +138,7 @@ impl Pool {
                         .map(|returned| *returned)
                         .or_else(|| again.filter(|_| was_closed).map(Spare::head));
                     match again {
-                        Some(again) if reused => head = again,
+                        Some(again) if reused => *head = again,
                         _ => return Err(error),
                     }
                     fresh = true;
@@ -161,19 +166,17 @@ impl Pool {
 
     async fn answer(
         &self,
-        connection: &mut Connection,
-        request: Request<Outgoing>,
+        mut sending: Pin<&mut impl Sending>,
+        wire: &Wire,
         source: &Source,
         patience: Duration,
         total: Option<&Deadline>,
     ) -> Result<Response<Incoming>, Unanswered> {
-        let wire = Arc::clone(&connection.wire);
         let deadline = self.sweep.deadline(patience);
         let begun = clock::monotonic_nanos();
         wire.awaits_head();
-        let mut answer = pin!(connection.sender.try_send_request(request));
         poll_fn(|cx| {
-            if let Poll::Ready(result) = answer.as_mut().poll(cx) {
+            if let Poll::Ready(result) = sending.as_mut().poll(cx) {
                 wire.has_head();
                 return Poll::Ready(result.map_err(|mut failed| {
                     let returned = failed.take_message().map(|request| Box::new(request.into_parts().0));
@@ -211,9 +214,19 @@ impl Pool {
     }
 }
 
+/// The library's end of a request that is being sent.
+trait Sending: Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>> {}
+
+impl<F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>>> Sending for F {}
+
+// What stands in place of a head that has been handed over.
+fn nothing() -> Parts {
+    Request::new(()).into_parts().0
+}
+
 struct Unanswered {
     error: CallError,
-    returned: Option<Box<http::request::Parts>>,
+    returned: Option<Box<Parts>>,
 }
 
 impl Unanswered {

@@ -96,7 +96,8 @@ impl Lease {
             && !connection.sender.is_closed()
             && !connection.keep.is_zero()
         {
-            connection.since_nanos = clock::monotonic_nanos();
+            // Its last byte came just now, and the clock was read for that.
+            connection.since_nanos = connection.wire.last_read_nanos();
             let mut idle = self.pool.lock();
             if let Some(kept) = idle.get_mut(&self.busy.target.id) {
                 if kept.connections.len() < KEPT {

@@ -103,7 +103,10 @@ async fn a_connection_that_changed_its_protocol_is_whoever_asked_for_its() {
     };
     let source = Source::Whole(Bytes::new(), None);
     let client = async {
-        let reply = pool.call(&backend, upgrade(), &source, true, PATIENCE).await.unwrap();
+        let reply = pool
+            .call(&backend, &mut upgrade(), &source, true, PATIENCE)
+            .await
+            .unwrap();
         let Reply {
             mut response, lease, ..
         } = reply;
@@ -137,7 +140,7 @@ async fn whoever_did_not_ask_for_another_protocol_gets_none() {
     head.headers.remove("upgrade");
     let source = Source::Whole(Bytes::new(), None);
     let pool = pool();
-    let call = pool.call(&backend, head, &source, true, PATIENCE);
+    let call = pool.call(&backend, &mut head, &source, true, PATIENCE);
     let (failed, ()) = tokio::join!(async { call.await.map(|_| ()).unwrap_err() }, server);
     assert_eq!((failed.failure, failed.never_reached), (RunFailure::Malformed, false));
 }
@@ -155,7 +158,10 @@ async fn a_refused_upgrade_is_an_answer_and_its_connection_is_closed() {
     let source = Source::Whole(Bytes::new(), None);
     let pool = pool();
     let client = async {
-        let reply = pool.call(&backend, upgrade(), &source, true, PATIENCE).await.unwrap();
+        let reply = pool
+            .call(&backend, &mut upgrade(), &source, true, PATIENCE)
+            .await
+            .unwrap();
         assert_eq!(reply.response.status(), 426);
         reply.lease.give_back();
     };
