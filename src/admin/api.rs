@@ -309,7 +309,8 @@ fn unknown(name: &str, kind: Option<Kind>, error: NameError) -> Refusal {
     }
 }
 
-async fn method_not_allowed() -> Refusal {
+// Who may not enter learns nothing of what is inside, not even what is not.
+async fn method_not_allowed(_: May<room::Status>) -> Refusal {
     Refusal::new(
         Fault::MethodNotAllowed,
         "this path does not take this method",
@@ -317,7 +318,7 @@ async fn method_not_allowed() -> Refusal {
     )
 }
 
-async fn not_found() -> Refusal {
+async fn not_found(_: May<room::Status>) -> Refusal {
     Refusal::new(
         Fault::NotFound,
         "there is nothing at this path",

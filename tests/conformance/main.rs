@@ -12,10 +12,13 @@
 mod backend_faults;
 mod bodies;
 mod bytes;
+mod clients;
+mod doors;
 mod framing;
 mod hop_by_hop;
 mod host;
 mod limits;
+mod overload;
 mod recorder;
 mod scripted;
 mod strict;
