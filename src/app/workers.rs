@@ -51,6 +51,7 @@ impl Front<'_> {
                     header_count: limits.header_count.min(framing::MOST_LINES),
                 },
                 streams: limits.streams,
+                half_close: limits.half_close,
             },
             connections: limits.connections,
             handshake: limits.handshake,

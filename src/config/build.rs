@@ -113,6 +113,7 @@ fn limits(written: &raw::Limits, problems: &mut Problems) -> Limits {
         body_bytes: written.body.map(|ByteSize(bytes)| bytes),
         header_timeout: written.header_timeout.0,
         body_idle: written.body_idle.0,
+        body_rate: written.body_rate.map(|ByteSize(bytes)| bytes),
         write_timeout: written.write_timeout.0,
         idle: written.idle.0,
         handshake: written.handshake.0,
@@ -120,6 +121,7 @@ fn limits(written: &raw::Limits, problems: &mut Problems) -> Limits {
         tunnels: written.tunnels.0,
         connections: written.connections.0,
         in_flight: written.in_flight.0,
+        half_close: written.half_close,
         streams: u32::try_from(written.streams.0).unwrap_or(u32::MAX),
         drain: written.drain.0,
     }

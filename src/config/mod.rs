@@ -114,6 +114,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Between two pieces of a body.
     pub body_idle: Duration,
+    /// Of a body, in bytes per second; none is no limit.
+    pub body_rate: Option<u64>,
     /// For a client that does not read.
     pub write_timeout: Duration,
     /// Without a request.
@@ -128,6 +130,8 @@ pub struct Limits {
     pub connections: usize,
     /// Requests on their way to one backend at once.
     pub in_flight: usize,
+    /// Whether a client that has closed its sending half gets its answer.
+    pub half_close: bool,
     /// Requests under way at once on one connection over HTTP/2.
     pub streams: u32,
     /// For requests under way at a shutdown.

@@ -91,6 +91,7 @@ fn least_configuration_gets_every_default() {
             body_bytes: None,
             header_timeout: Duration::from_secs(10),
             body_idle: Duration::from_secs(30),
+            body_rate: Some(1_024),
             write_timeout: Duration::from_secs(30),
             idle: Duration::from_secs(75),
             handshake: Duration::from_secs(10),
@@ -98,6 +99,7 @@ fn least_configuration_gets_every_default() {
             tunnels: 4_096,
             connections: 20_000,
             in_flight: 4_096,
+            half_close: false,
             streams: 100,
             drain: Duration::from_secs(30),
         }

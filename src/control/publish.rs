@@ -87,6 +87,7 @@ pub fn publish(live: &Live, config: &Config, rules: Ruleset) {
             target_bytes: config.limits.target_bytes,
             body: config.limits.body_bytes,
             body_idle: config.limits.body_idle,
+            body_rate: config.limits.body_rate,
             tunnels: config.limits.tunnels,
             tunnel_idle: config.limits.tunnel_idle,
             drain: config.limits.drain,
@@ -184,6 +185,7 @@ pub fn waits_for_restart(running: &Config, read: &Config) -> Vec<String> {
             l.handshake,
             l.connections,
             l.streams,
+            l.half_close,
             l.drain,
         )
     };

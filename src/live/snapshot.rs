@@ -51,6 +51,8 @@ pub struct RequestLimits {
     pub body: Option<u64>,
     /// The longest pause while a body arrives.
     pub body_idle: Duration,
+    /// The least bytes of a body per second, on average; none is no limit.
+    pub body_rate: Option<u64>,
     /// The most bytes of one body that are kept.
     pub capture: usize,
     /// The most tunnels that are open at once.

@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -16,7 +15,7 @@ use hyper::body::Incoming;
 
 use super::expect::{self, Gate};
 use super::forward;
-use super::sweep::Deadline;
+use super::patience::Patience;
 use super::wire::Wire;
 use crate::live::budget::Hold;
 
@@ -168,8 +167,7 @@ struct State {
     broken: Option<Broken>,
     seen: u64,
     limit: Option<u64>,
-    idle: Deadline,
-    idle_limit: Duration,
+    patience: Patience,
     keep: Keep,
     // Where the wire stood when the attempt began: it has taken nothing while it still stands there.
     attempt: Option<(Arc<Wire>, u64)>,
@@ -218,14 +216,7 @@ pub struct Wanted {
 impl Upload {
     /// A body that arrives from `incoming`, after `front`, which has already arrived.
     #[must_use]
-    pub fn new(
-        front: Front,
-        incoming: Incoming,
-        idle: Deadline,
-        idle_limit: Duration,
-        limit: Option<u64>,
-        wanted: Wanted,
-    ) -> Arc<Self> {
+    pub fn new(front: Front, incoming: Incoming, patience: Patience, limit: Option<u64>, wanted: Wanted) -> Arc<Self> {
         let keep = Keep {
             frames: Vec::new(),
             complete: true,
@@ -243,8 +234,7 @@ impl Upload {
             broken: None,
             seen: 0,
             limit,
-            idle,
-            idle_limit,
+            patience,
             keep,
             attempt: None,
             attempts: 0,
@@ -320,10 +310,10 @@ impl State {
     fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some((gate, runs)) = &mut self.gate {
             if !std::mem::replace(runs, true) {
-                self.idle.set(expect::PATIENCE);
+                self.patience.deadline().set(expect::PATIENCE);
             }
             if gate.poll_open(cx).is_pending() {
-                ready!(self.idle.poll_due(cx));
+                ready!(self.patience.deadline().poll_due(cx));
             }
             self.gate = None;
         }
@@ -347,7 +337,7 @@ impl State {
             self.waiting &= polled.is_pending();
             match polled {
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.idle.set(self.idle_limit);
+                    self.patience.went_on(frame.data_ref().map_or(0, Bytes::len));
                     match frame.into_data() {
                         Ok(data) if data.is_empty() => {}
                         Ok(data) => return Poll::Ready(Some(self.accept(data).map(Frame::data))),
@@ -367,11 +357,8 @@ impl State {
                     return Poll::Ready(self.last_frame());
                 }
                 Poll::Pending => {
-                    if !self.waiting {
-                        self.waiting = true;
-                        self.idle.set(self.idle_limit);
-                    }
-                    if self.idle.poll_due(cx).is_pending() {
+                    self.waiting = true;
+                    if self.patience.poll_over(cx).is_pending() {
                         return Poll::Pending;
                     }
                     self.waiting = false;
@@ -488,8 +475,7 @@ pub async fn capture(
     mut incoming: Incoming,
     cap: usize,
     mut hold: Hold,
-    idle: &Deadline,
-    idle_limit: Duration,
+    mut patience: Patience,
 ) -> Result<Captured, Broken> {
     let hint = incoming.size_hint();
     if hint.lower() > cap as u64 {
@@ -497,17 +483,16 @@ pub async fn capture(
     }
     let mut frames: Vec<Bytes> = Vec::new();
     let mut len = 0;
-    idle.set(idle_limit);
     while !incoming.is_end_stream() {
         let frame = std::future::poll_fn(|cx| {
             if let Poll::Ready(frame) = Pin::new(&mut incoming).poll_frame(cx) {
                 return Poll::Ready(frame.map(|frame| frame.map_err(|_| Broken::Client)));
             }
-            idle.poll_due(cx).map(|()| Some(Err(Broken::Idle)))
+            patience.poll_over(cx).map(|()| Some(Err(Broken::Idle)))
         });
         let Some(frame) = frame.await.transpose()? else { break };
         let Ok(data) = frame.into_data() else { continue };
-        idle.set(idle_limit);
+        patience.went_on(data.len());
         let refused = if len + data.len() > cap {
             Some(NotKept::TooLarge)
         } else {
@@ -523,7 +508,6 @@ pub async fn capture(
             return Ok(Captured::Partial(front, incoming, why));
         }
     }
-    idle.clear();
     Ok(Captured::Whole(concat(&frames), hold))
 }
 
@@ -542,10 +526,17 @@ fn concat(frames: &[Bytes]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::patience::Pace;
     use crate::proxy::sweep::Sweep;
     use crate::proxy::wire::Socket;
     use std::future::poll_fn;
+    use std::time::Duration;
     use tokio::net::{TcpListener, TcpStream};
+
+    const PACE: Pace = Pace {
+        idle: Duration::from_secs(1),
+        rate: None,
+    };
 
     async fn wire() -> Arc<Wire> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -576,8 +567,7 @@ mod tests {
             broken: None,
             seen: 0,
             limit: None,
-            idle: Sweep::new().unset(),
-            idle_limit: Duration::from_secs(1),
+            patience: Patience::new(Sweep::new().unset(), PACE),
             keep,
             attempt: None,
             attempts: 0,

@@ -53,7 +53,7 @@ pub async fn serve(
 ) {
     let (sweep, refusals) = (&worker.sweep, &worker.refusals);
     let protocol = peer.protocol;
-    let (mut io, turn) = ClientIo::new(stream, peer.clone(), settings.head, settings.client, sweep, refusals);
+    let (mut io, turn) = ClientIo::new(stream, peer.clone(), settings, sweep, refusals);
     let origin = Arc::new(Origin::new(peer, turn));
     let is_http2 = match protocol {
         Protocol::Http1 => false,

@@ -29,6 +29,17 @@ impl Made {
     }
 }
 
+impl Made {
+    /// Whether this is for what the client asked, and for more than having left.
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Made::BodyTimeout | Made::BodyTooLarge | Made::Method | Made::TargetTooLong
+        )
+    }
+}
+
 impl From<Broken> for Made {
     fn from(broken: Broken) -> Self {
         match broken {

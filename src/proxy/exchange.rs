@@ -187,7 +187,11 @@ fn admit(head: &mut http::request::Parts, incoming: &Incoming, snapshot: &Snapsh
     // An absolute target's authority wins over Host (RFC 9112 section 3.2.2), and backends get the origin form.
     if let Some(authority) = head.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
-        && let Ok(uri) = target.parse::<Uri>()
+        && let Ok(uri) = match target.as_bytes() {
+            // A URL may leave out the slash before its query, a path may not.
+            [b'?', ..] => format!("/{target}").parse::<Uri>(),
+            _ => target.parse::<Uri>(),
+        }
     {
         head.headers.insert(header::HOST, host);
         head.uri = uri;
@@ -299,8 +303,7 @@ impl Stage<'_> {
         let cap = limits.body.map_or(limits.capture, |limit| {
             limits.capture.min(usize::try_from(limit).unwrap_or(usize::MAX))
         });
-        let idle = worker.sweep.unset();
-        let captured = body::capture(incoming, cap, worker.live.budget.hold(), &idle, limits.body_idle).await?;
+        let captured = body::capture(incoming, cap, worker.live.budget.hold(), self.patience()).await?;
         match captured {
             Captured::Whole(bytes, hold) => {
                 let subjects = self.subjects(rules.spec.identity.extract(&view(Some(&bytes))), true);
@@ -436,15 +439,7 @@ impl Stage<'_> {
                     hold: None,
                     when_complete: None,
                 });
-                let idle = self.worker.sweep.unset();
-                Source::Stream(Upload::new(
-                    front,
-                    incoming,
-                    idle,
-                    limits.body_idle,
-                    limits.body,
-                    wanted,
-                ))
+                Source::Stream(Upload::new(front, incoming, self.patience(), limits.body, wanted))
             }
         }
     }

@@ -22,6 +22,7 @@ mod gather;
 mod http2;
 pub mod listen;
 pub mod pair;
+pub mod patience;
 pub mod provenance;
 mod proxy_protocol;
 pub mod refusals;

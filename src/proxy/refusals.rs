@@ -42,10 +42,15 @@ impl Refusals {
     /// Counts and logs one. `position` is the byte of the request that broke the rule, where a byte did.
     pub fn book(&self, peer: &Peer, reason: ClientError, position: Option<u64>) {
         self.tally.client_errors.add(reason);
+        self.log(peer, reason.label(), position);
+    }
+
+    /// Logs one that is counted elsewhere.
+    pub fn log(&self, peer: &Peer, reason: &'static str, position: Option<u64>) {
         if let Some(left_out) = self.line() {
             tracing::warn!(
                 client = peer.address.map(tracing::field::display),
-                reason = reason.label(),
+                reason,
                 position,
                 left_out,
                 "a client's request was refused"

@@ -64,6 +64,16 @@ impl Stream {
         self.read_exact(bytes).await.map(|_| ())
     }
 
+    /// What broke the connection, if something has.
+    #[must_use]
+    pub fn take_error(&self) -> Option<io::Error> {
+        match self {
+            Stream::Tcp(stream) => stream.take_error().ok().flatten(),
+            Stream::Unix(stream) => stream.take_error().ok().flatten(),
+            Stream::Tls(stream) => stream.get_ref().0.take_error(),
+        }
+    }
+
     /// Takes what has arrived, without looking at it: closing on bytes that nobody read resets the connection, and what
     /// was written to it is lost.
     ///

@@ -9,6 +9,7 @@ use super::answer::{Answer, Finish};
 use super::client::Turn;
 use super::error;
 use super::pair::{Facts, Pair};
+use super::patience::{Pace, Patience};
 use super::provenance::Provenance;
 use super::refusals::Refusals;
 use super::shadow;
@@ -20,7 +21,7 @@ use crate::engine::ruleset::Route;
 use crate::engine::vocab::ExchangeId;
 use crate::live::Live;
 use crate::live::snapshot::{LiveRoute, Snapshot};
-use crate::live::tally::{Made, WorkerTally};
+use crate::live::tally::{Label as _, Made, WorkerTally};
 
 /// One worker's share of the data plane.
 #[derive(Debug)]
@@ -111,10 +112,30 @@ pub struct Stage<'a> {
 }
 
 impl Stage<'_> {
+    /// How long this request's body is waited for.
+    #[must_use]
+    pub fn patience(&self) -> Patience {
+        let limits = &self.snapshot.limits;
+        let pace = Pace {
+            idle: limits.body_idle,
+            rate: limits.body_rate,
+        };
+        Patience::new(self.worker.sweep.unset(), pace)
+    }
+
     /// Answers in place of a backend.
     #[must_use]
     pub fn make(&self, made: Made) -> Response<Answer> {
         self.route.tally(self.worker.shard).made.add(made);
+        if made.is_refusal() {
+            let limits = &self.snapshot.limits;
+            let position = match made {
+                Made::BodyTooLarge => limits.body,
+                Made::TargetTooLong => Some(limits.target_bytes as u64),
+                _ => None,
+            };
+            self.worker.refusals.log(&self.origin.peer, made.label(), position);
+        }
         error::answer(made).map(|body| Answer::Made(Some(body), Finish(Arc::clone(&self.origin.turn))))
     }
 

@@ -291,7 +291,6 @@ async fn each_refusal_is_logged_once_with_address_reason_and_position_and_never_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "these are counted and not logged so far"]
 async fn what_is_refused_for_its_method_or_size_is_logged_too() {
     are_logged(&[
         ("method_not_allowed", "TRACE /s3cr3t HTTP/1.1\r\nHost: a\r\n\r\n"),

@@ -97,7 +97,6 @@ async fn the_authority_of_an_absolute_target_wins_over_host() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "answered with 502 so far"]
 async fn an_absolute_target_without_a_path_asks_for_the_root() {
     let rig = Rig::new("").await;
     let mut client = Socket::connect(rig.instance.address).await;

@@ -209,7 +209,7 @@ async fn a_slow_body_is_answered_with_408_and_never_completed() {
         let legacy = echo().await;
         let plan = Plan::new(&legacy, &Nobody::open())
             .routes(routes)
-            .more("limits: { body_idle: 300ms }");
+            .more("limits: { body_idle: 300ms, body_rate: null }");
         let sidecar = plan.start();
         let mut client = Socket::connect(sidecar.address).await;
         client
@@ -372,4 +372,198 @@ async fn one_request_too_many_is_answered_with_503_at_once() {
     sidecar
         .wait_for_zero("understudy_requests_in_flight", &["legacy", "serves"])
         .await;
+}
+
+const CROWD: usize = 500;
+
+/// As many clients at once, each from its own connection on.
+async fn crowd<F, T>(sidecar: &Sidecar, each: impl Fn(Socket) -> F) -> Vec<T>
+where
+    F: Future<Output = T> + Send + 'static,
+    T: Send + 'static,
+{
+    let mut clients = Vec::new();
+    for _ in 0..CROWD {
+        clients.push(tokio::spawn(each(Socket::connect(sidecar.address).await)));
+    }
+    let mut results = Vec::new();
+    for client in clients {
+        results.push(client.await.unwrap());
+    }
+    results
+}
+
+/// Nothing of the crowd is left: no connection, no request, no memory held for one.
+async fn is_calm(sidecar: &Sidecar, legacy: &Backend) {
+    sidecar.wait_for_zero("understudy_connections", &[]).await;
+    sidecar
+        .wait_for_zero("understudy_requests_in_flight", &["legacy", "serves"])
+        .await;
+    sidecar.wait_for_zero("understudy_capture_bytes", &[]).await;
+    deadline("the backend to be let go", || legacy.open() == 0).await;
+    assert_eq!(get(sidecar.address, "/next", &[]).await.status, 200);
+}
+
+/// Each says this and then nothing; the status that it gets after at least this long, if any.
+async fn silent(sidecar: &Sidecar, said: &'static str, limit_ms: u64) -> Vec<Option<u16>> {
+    crowd(sidecar, move |mut client| async move {
+        client.try_send(said).await;
+        let since = Instant::now();
+        let answer = client.try_head().await;
+        client.rest().await;
+        // The deadline may run from a byte that left before this clock was read.
+        assert!(
+            since.elapsed() >= Duration::from_millis(limit_ms * 4 / 5),
+            "{:?}",
+            since.elapsed()
+        );
+        answer.map(|answer| answer.status())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_clients_with_headers_that_do_not_end_are_answered_with_408() {
+    let legacy = echo().await;
+    let sidecar = limited(&legacy, "header_timeout: 1s");
+    let statuses = silent(&sidecar, "GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ", 1_000).await;
+    assert_eq!(statuses, vec![Some(408); CROWD]);
+    assert_eq!(sidecar.metric(CLIENT_ERRORS, &["header_timeout"]).await, 500.0);
+    is_calm(&sidecar, &legacy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_clients_with_bodies_that_pause_are_answered_with_408() {
+    let legacy = echo().await;
+    let sidecar = limited(&legacy, "body_idle: 1s");
+    let said = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nsome";
+    assert_eq!(silent(&sidecar, said, 1_000).await, vec![Some(408); CROWD]);
+    assert_eq!(sidecar.metric(MADE, &["body_timeout"]).await, 500.0);
+    is_calm(&sidecar, &legacy).await;
+    assert_eq!(legacy.count(), 1, "none was completed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_clients_with_bodies_that_trickle_are_answered_with_408() {
+    let legacy = echo().await;
+    let sidecar = limited(&legacy, "body_idle: 1s, body_rate: 1KiB");
+    let statuses = crowd(&sidecar, |mut client| async move {
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+            .await;
+        // Never a pause over the limit, and some 20 bytes per second.
+        for _ in 0..40 {
+            if !client.try_send("xxxx").await || client.has_answer().await {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let status = client.message().await.status();
+        client.rest().await;
+        status
+    })
+    .await;
+    assert_eq!(statuses, vec![408; CROWD]);
+    assert_eq!(sidecar.metric(MADE, &["body_timeout"]).await, 500.0);
+    is_calm(&sidecar, &legacy).await;
+    assert_eq!(legacy.count(), 1, "none was completed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_slow_for_its_backend_alone_is_not_slow() {
+    let legacy = Listener::open_with_small_window();
+    let sidecar = limited(&legacy, "body_idle: 300ms, body_rate: 100MiB");
+    let mut client = Socket::connect(sidecar.address).await;
+    let body = vec![b'x'; 3_000_000];
+    let sending = tokio::spawn(async move {
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n")
+            .await;
+        client.send(body).await;
+        client
+    });
+    let mut backend = legacy.accept().await;
+    backend.head().await;
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    assert_eq!(backend.exactly(3_000_000).await.len(), 3_000_000);
+    backend.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(sending.await.unwrap().message().await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_clients_without_a_request_are_closed_without_a_word() {
+    let legacy = echo().await;
+    let sidecar = limited(&legacy, "idle: 1s");
+    assert_eq!(silent(&sidecar, "", 1_000).await, vec![None; CROWD]);
+    assert_eq!(sidecar.metric(CLIENT_ERRORS, &[]).await, 0.0);
+    is_calm(&sidecar, &legacy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_clients_that_do_not_read_are_closed() {
+    let body = vec![b'x'; 4_000_000];
+    let legacy = Backend::answering(move |r| Reply::text(if r.target == "/" { body.clone() } else { vec![] })).await;
+    let sidecar = limited(&legacy, "write_timeout: 1s");
+    let mut open = Vec::new();
+    for _ in 0..CROWD {
+        let mut client = Socket::connect_with_small_window(sidecar.address).await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        open.push(client);
+    }
+    sidecar.wait_for_metric(CLIENT_ERRORS, &["write_timeout"], 500.0).await;
+    is_calm(&sidecar, &legacy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_clients_that_leave_take_their_requests_with_them() {
+    let legacy = Backend::answering(|r| {
+        let wait = if r.target == "/" { 60 } else { 0 };
+        Reply::text("late").after(Duration::from_secs(wait))
+    })
+    .await;
+    for (half_close, resets) in [(false, false), (false, true), (true, true)] {
+        let sidecar = limited(&legacy, &format!("half_close: {half_close}"));
+        let before = legacy.count();
+        let mut open = Vec::new();
+        for _ in 0..CROWD {
+            let mut client = Socket::connect(sidecar.address).await;
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            open.push(client);
+        }
+        legacy.wait_for(before + CROWD).await;
+        for mut client in open {
+            if resets {
+                // With an end before it, so that only the reset tells that the client is gone.
+                client.finish().await;
+                client.reset();
+            }
+        }
+        is_calm(&sidecar, &legacy).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_sends_nothing_more_gets_its_answer_where_that_is_configured() {
+    let legacy = Backend::answering(|r| Reply::text(r.body.clone()).after(Duration::from_millis(500))).await;
+    let sidecar = limited(&legacy, "half_close: true, idle: 60s");
+    for request in [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody",
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody",
+    ] {
+        let mut client = Socket::connect(sidecar.address).await;
+        client.send(request).await;
+        client.finish().await;
+        for _ in 0..request.matches("HTTP/1.1").count() {
+            assert_eq!(client.message().await.status(), 200, "{request}");
+        }
+        client.ends().await;
+    }
+    // A body that is not whole when its client ends it never will be.
+    let mut client = Socket::connect(sidecar.address).await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo")
+        .await;
+    client.finish().await;
+    assert_eq!(client.message().await.status(), 400);
 }

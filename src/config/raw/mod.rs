@@ -113,6 +113,9 @@ record! {
         header_timeout: Timeout = "10s",
         /// The longest pause within a body.
         body_idle: Timeout = "30s",
+        /// The slowest that a body may arrive on average, in bytes per second, once it has been waited for as long as
+        /// `body_idle`. `null` is no limit.
+        body_rate: Option<ByteSize> = "1KiB",
         /// The longest wait for a client that does not read.
         write_timeout: Timeout = "30s",
         /// How long a connection without a request is kept.
@@ -127,6 +130,10 @@ record! {
         connections: Count = "20000",
         /// Requests on their way to one backend at once; one more is answered with 503.
         in_flight: Count = "4096",
+        /// Whether a client over HTTP/1 that closes its sending half after a request gets the answer. Most clients that do
+        /// so have left, and nothing tells the two apart: with `false` its request is cancelled, with `true` only a
+        /// client that resets the connection or whose answer cannot be written counts as gone.
+        half_close: bool = "false",
         /// Requests under way at once on one connection over HTTP/2; one more is refused with `REFUSED_STREAM`.
         streams: Count = "100",
         /// How long a shutdown waits for requests under way.

@@ -5,6 +5,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -14,6 +15,9 @@ use crate::proxy::framing::{Fault, Rest, Verdict};
 
 /// Bytes that are taken from a client while its request for another protocol is undecided.
 const UNDECIDED_BYTES: usize = 16 << 10;
+
+/// How often a client that sends nothing more is asked for whether it is still there.
+const LOOK_FOR_RESET: Duration = Duration::from_millis(250);
 
 /// What the service sees in place of a request that is refused.
 const IN_PLACE: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
@@ -50,6 +54,9 @@ impl ClientIo {
                     return Poll::Pending;
                 }
             }
+            if self.is_half_closed {
+                return self.poll_gone(cx);
+            }
             let filled = buf.filled().len();
             if self.is_refused || Pin::new(&mut self.stream).poll_read(cx, buf)?.is_pending() {
                 // Only a refusal for slowness leaves something to hand over.
@@ -57,6 +64,10 @@ impl ClientIo {
                 continue;
             }
             if buf.filled().len() == filled {
+                if self.half_close && self.waits_for_answer() {
+                    self.is_half_closed = true;
+                    continue;
+                }
                 return Poll::Ready(Ok(()));
             }
             self.judge(buf, filled);
@@ -110,6 +121,29 @@ impl ClientIo {
         self.turn.refuse(guard.heads(), fault.reason);
         let is_head = self.held.unjudged().starts_with(b"HEAD ");
         self.held.replace(if is_head { IN_PLACE_OF_HEAD } else { IN_PLACE });
+    }
+
+    /// Whether a request is whole and its answer is not.
+    fn waits_for_answer(&self) -> bool {
+        match &self.guard {
+            Guard::Messages(guard) => guard.is_between() && guard.heads() > self.turn.ended(),
+            Guard::Frames(_) => false,
+        }
+    }
+
+    /// The library hears of the end when the answer is complete, or when the client turns out to have gone. A reset wakes
+    /// nobody who has read the end, so it is looked for.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.waits_for_answer() {
+            return Poll::Ready(Ok(()));
+        }
+        self.turn.wake_when_ended(cx);
+        loop {
+            if let Some(error) = self.stream.take_error() {
+                return Poll::Ready(Err(error));
+            }
+            ready!(self.turn.poll_again(cx, LOOK_FOR_RESET));
+        }
     }
 
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

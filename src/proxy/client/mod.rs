@@ -52,6 +52,8 @@ pub struct Settings {
     pub head: framing::Limits,
     /// The most requests at once on one connection over HTTP/2.
     pub streams: u32,
+    /// Whether a client over HTTP/1 that has closed its sending half gets its answer.
+    pub half_close: bool,
 }
 
 /// How long a client that is still sending when we close has to read why.
@@ -80,6 +82,9 @@ pub struct ClientIo {
     is_refused: bool,
     // The library has to hear that the body which it is reading goes on no further.
     is_broken: bool,
+    // Whether a client that sends nothing more may wait for its answer, and whether this one does.
+    half_close: bool,
+    is_half_closed: bool,
     farewell: Option<Box<Farewell>>,
     lingers: bool,
 }
@@ -90,21 +95,22 @@ impl ClientIo {
     pub fn new(
         stream: Stream,
         peer: Peer,
-        head: framing::Limits,
-        limits: Limits,
+        settings: Settings,
         sweep: &Arc<Sweep>,
         refusals: &Arc<Refusals>,
     ) -> (Self, Arc<Turn>) {
-        let turn = Arc::new(Turn::new(sweep, limits));
+        let turn = Arc::new(Turn::new(sweep, settings.client));
         let io = Self {
             stream,
             peer,
             turn: Arc::clone(&turn),
             refusals: Arc::clone(refusals),
-            guard: Guard::Messages(framing::Guard::new(head)),
+            guard: Guard::Messages(framing::Guard::new(settings.head)),
             held: Held::default(),
             is_refused: false,
             is_broken: false,
+            half_close: settings.half_close,
+            is_half_closed: false,
             farewell: None,
             lingers: false,
         };

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use super::Limits;
@@ -37,6 +37,8 @@ pub struct Turn {
     streams: AtomicU64,
     // Whether the deadline is the connection's last.
     closing: AtomicBool,
+    // Whether the deadline is no limit.
+    looks_again: AtomicBool,
     // Set while bytes wait for the end of the request before them.
     has_reader: AtomicBool,
     reader: Mutex<Option<Waker>>,
@@ -58,6 +60,7 @@ impl Turn {
             multiplexed: AtomicBool::new(false),
             streams: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            looks_again: AtomicBool::new(false),
             has_reader: AtomicBool::new(false),
             reader: Mutex::new(None),
             deadline: sweep.deadline(limits.idle),
@@ -178,6 +181,7 @@ impl Turn {
         if self.write_blocked.load(Relaxed) || self.closing.load(Relaxed) {
             return;
         }
+        self.looks_again.store(false, Relaxed);
         if self.is_in_head() {
             self.deadline.set(self.limits.header);
         } else if self.phase.load(Relaxed) == BUSY || self.streams.load(Relaxed) > 0 || self.is_opaque() {
@@ -193,6 +197,19 @@ impl Turn {
             return Poll::Pending;
         }
         self.deadline.poll_due(cx)
+    }
+
+    /// Ready each time that this has passed, while nothing else is waited for.
+    pub(super) fn poll_again(&self, cx: &mut Context<'_>, every: Duration) -> Poll<()> {
+        if self.write_blocked.load(Relaxed) {
+            return Poll::Pending;
+        }
+        if !self.looks_again.swap(true, Relaxed) {
+            self.deadline.set(every);
+        }
+        ready!(self.deadline.poll_due(cx));
+        self.looks_again.store(false, Relaxed);
+        Poll::Ready(())
     }
 
     /// Whether the client has not read for too long.

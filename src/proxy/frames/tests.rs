@@ -110,8 +110,8 @@ fn a_header_block_is_within_a_head_until_it_ends() {
         &headers[..4],
         &headers[4..10],
         &headers[10..],
-        &rest[..10],
-        &rest[10..],
+        &rest[..9],
+        &rest[9..],
     ] {
         guard.received(bytes, 0).unwrap();
         heads.push(guard.is_in_head());

@@ -70,13 +70,14 @@ fn judge_in<'b>(bytes: &'b [u8], limits: Limits, room: &mut [MaybeUninit<Header<
             return Err((reason, fault_in_head(bytes, limits)));
         }
     };
-    if len > limits.header_bytes {
-        return Err((ClientError::HeadersTooLarge, limits.header_bytes));
-    }
     // A whole head has all three.
     let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
     let is_1_1 = request.version == Some(1);
     let offset = |part: &str| (part.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
+    if len > limits.header_bytes {
+        let is_target = offset(target) + target.len() > limits.header_bytes;
+        return Err((too_large(is_target), limits.header_bytes));
+    }
     if offset(method) > LEADING {
         return Err((ClientError::Malformed, LEADING));
     }
@@ -156,13 +157,16 @@ pub(super) fn is_within(bytes: &[u8], limits: Limits) -> Result<(), Fault> {
     if bytes.len() <= limits.header_bytes {
         return Ok(());
     }
-    let line_is_whole = memchr::memchr(b'\n', &bytes[leading..]).is_some();
-    let reason = if line_is_whole {
-        ClientError::HeadersTooLarge
-    } else {
+    let line_is_whole = memchr::memchr(b'\n', &bytes[leading..limits.header_bytes]).is_some();
+    Err((too_large(!line_is_whole), limits.header_bytes))
+}
+
+fn too_large(is_target: bool) -> ClientError {
+    if is_target {
         ClientError::TargetTooLong
-    };
-    Err((reason, limits.header_bytes))
+    } else {
+        ClientError::HeadersTooLarge
+    }
 }
 
 /// Judges a trailer section; its length once it is whole.

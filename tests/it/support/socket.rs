@@ -128,6 +128,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             > 0
     }
 
+    /// Whether something has come that the test has not read.
+    pub async fn has_answer(&mut self) -> bool {
+        let reading = self.stream.read_buf(&mut self.arrived);
+        let ended = tokio::time::timeout(Duration::from_millis(1), reading).await;
+        ended.is_ok() || !self.arrived.is_empty()
+    }
+
     /// The next `n` bytes.
     pub async fn exactly(&mut self, n: usize) -> Vec<u8> {
         while self.arrived.len() < n {
