@@ -162,7 +162,9 @@ impl Programs {
             Program::Nginx => nginx(&folder, job, address)?,
             Program::Envoy => envoy(&folder, job, address)?,
         };
-        let log = fs::File::create(folder.join("log"))?;
+        // Not beside the configuration: understudy watches that folder, and would look at each line that it writes.
+        let log_path = folder.with_extension("log");
+        let log = fs::File::create(&log_path)?;
         machine::pin(job.core);
         let begun = Instant::now();
         let child = Command::new(self.path(program))
@@ -182,7 +184,7 @@ impl Programs {
         };
         while !answers(address) {
             if begun.elapsed() > Duration::from_secs(10) || proxy.child.try_wait()?.is_some() {
-                let said = fs::read_to_string(folder.join("log")).unwrap_or_default();
+                let said = fs::read_to_string(&log_path).unwrap_or_default();
                 return Err(io::Error::other(format!("{} does not serve: {said}", program.name())));
             }
             std::thread::sleep(Duration::from_micros(100));

@@ -64,9 +64,9 @@ pub struct Exchange {
     /// When it was closed, by the wall clock.
     pub unix_ms: i64,
     /// Legacy's answer.
-    pub legacy: KeptAnswer,
+    pub legacy: Box<KeptAnswer>,
     /// The new path's answer.
-    pub new: KeptAnswer,
+    pub new: Box<KeptAnswer>,
 }
 
 /// The way from the data plane to its judges.

@@ -82,7 +82,7 @@ pub struct Watch {
     /// How long its headers took.
     pub latency: Duration,
     /// What is kept of it.
-    pub keep: Option<Keep>,
+    pub keep: Option<Box<Keep>>,
 }
 
 /// An answer being kept.
@@ -126,7 +126,7 @@ impl Keep {
 
     /// The answer as it is compared; `None` when there was no memory for it.
     #[must_use]
-    pub fn finish(self, status: u16) -> Option<KeptAnswer> {
+    pub fn finish(self, status: u16) -> Option<Box<KeptAnswer>> {
         let body = match self.body {
             Kept::Frames(frames, len) => Some(match <[Bytes; 1]>::try_from(frames) {
                 Ok([one]) => one,
@@ -139,12 +139,12 @@ impl Keep {
             Kept::TooLong => None,
             Kept::NoMemory => return None,
         };
-        Some(KeptAnswer {
+        Some(Box::new(KeptAnswer {
             status,
             headers: self.headers,
             body,
             hold: self.hold,
-        })
+        }))
     }
 }
 

@@ -4,10 +4,11 @@
 //! request goes to `exchange`, and one that was refused is answered with the reason.
 
 use std::convert::Infallible;
-use std::future::{Future, ready};
-use std::pin::Pin;
+use std::future::{Future, poll_fn, ready};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 
 use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode};
@@ -113,12 +114,7 @@ async fn http1(
         .max_header_size(head_bytes)
         .max_buf_size(head_bytes)
         .serve_connection(TokioIo::new(io), service);
-    let first = tokio::select! {
-        // A request that has arrived is read before its connection is told to end.
-        biased;
-        ended = &mut connection => Some(ended),
-        () = draining(&mut drain) => None,
-    };
+    let first = until(&mut connection, &mut drain).await;
     let ended = if let Some(ended) = first {
         ended
     } else {
@@ -138,6 +134,26 @@ async fn http1(
             let _ = connection.into_parts().io.into_inner().shutdown().await;
         }
     }
+}
+
+/// Waits for `ended`, or until `drain` turns true; a request that has arrived is read before its connection is told to end.
+async fn until<T>(mut ended: impl Future<Output = T> + Unpin, drain: &mut watch::Receiver<bool>) -> Option<T> {
+    let unseen = drain.clone();
+    let mut told = pin!(draining(drain));
+    let mut asked = false;
+    poll_fn(|cx| {
+        if let Poll::Ready(ended) = Pin::new(&mut ended).poll(cx) {
+            return Poll::Ready(Some(ended));
+        }
+        // Once asked, it wakes this task by itself, which has no other: between that and a change it need not be asked again
+        // with every request.
+        if asked && matches!(unseen.has_changed(), Ok(false)) {
+            return Poll::Pending;
+        }
+        asked = true;
+        told.as_mut().poll(cx).map(|()| None)
+    })
+    .await
 }
 
 async fn draining(drain: &mut watch::Receiver<bool>) {

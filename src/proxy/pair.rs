@@ -34,7 +34,7 @@ pub struct Pair {
     live: Arc<Live>,
     snapshot: Arc<Snapshot>,
     shard: usize,
-    runs: Mutex<Pairing<KeptAnswer>>,
+    runs: Mutex<Pairing<Box<KeptAnswer>>>,
 }
 
 /// What [`Pair::new`] needs to know of a decision.
@@ -93,7 +93,7 @@ impl Pair {
     }
 
     /// The run of the side that was to serve is over.
-    pub fn served(&self, run: Run, answer: Option<KeptAnswer>) {
+    pub fn served(&self, run: Run, answer: Option<Box<KeptAnswer>>) {
         self.book(self.shard, self.served, &run);
         let closed = self.with(|runs| runs.served(Ran { run, answer }));
         self.hand_over(closed);
@@ -117,7 +117,7 @@ impl Pair {
     }
 
     /// The copy's run is over.
-    pub fn copied(&self, run: Run, answer: Option<KeptAnswer>) {
+    pub fn copied(&self, run: Run, answer: Option<Box<KeptAnswer>>) {
         self.book(self.live.shadow_shard(), self.served.other(), &run);
         let closed = self.with(|runs| runs.copied(Ran { run, answer }));
         self.hand_over(closed);
@@ -147,11 +147,11 @@ impl Pair {
         }
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Pairing<KeptAnswer>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut Pairing<Box<KeptAnswer>>) -> T) -> T {
         act(&mut self.runs.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn hand_over(&self, closed: Option<Closed<KeptAnswer>>) {
+    fn hand_over(&self, closed: Option<Closed<Box<KeptAnswer>>>) {
         let Some(closed) = closed else { return };
         let (legacy, new) = (closed.legacy, closed.new);
         if new.is_none() && legacy.as_ref().is_none_or(|ran| ran.run.cancelled) {

@@ -51,11 +51,13 @@ impl Stage<'_> {
         let (mut parts, incoming) = response.into_parts();
         let tally = self.route.tally(self.worker.shard);
         tally.answered[side.index()].add(StatusClass::of(parts.status));
-        let keep = keep.map(|cap| Keep {
-            headers: parts.headers.clone(),
-            body: Kept::Frames(Vec::new(), 0),
-            hold: self.worker.live.budget.hold(),
-            cap,
+        let keep = keep.map(|cap| {
+            Box::new(Keep {
+                headers: parts.headers.clone(),
+                body: Kept::Frames(Vec::new(), 0),
+                hold: self.worker.live.budget.hold(),
+                cap,
+            })
         });
         let trailers = wants
             .trailers

@@ -35,6 +35,10 @@ use crate::telemetry::{clock, spawn};
 /// Copies on their way from the workers to the shadow's thread.
 const RING: usize = 8_192;
 
+/// Copies that are fetched from the ring at once, and the pause before the next are.
+const BATCH: usize = 1_024;
+const BREATH: Duration = Duration::from_millis(1);
+
 /// Copies that may wait in one lane.
 const LANE: usize = 64;
 
@@ -206,26 +210,14 @@ pub async fn run(live: Arc<Live>, Receiver(mut receiver): Receiver) {
     let courier = Arc::new(Courier { live, pool, sweep });
     let mut routes: HashMap<RouteId, Arc<Mutex<Lanes>>> = HashMap::new();
     let (working, mut idle) = mpsc::channel::<()>(1);
-    while let Some((copy, since_nanos)) = receiver.recv().await {
-        let lanes = Arc::clone(routes.entry(copy.pair.route.id).or_default());
-        let number = copy.lane % copy.bounds.max_in_flight.max(1) as u64;
-        let mut locked = lock(&lanes);
-        if let Some(shed) = locked.admit(number, Waiting::new(copy, since_nanos)) {
-            shed.copy
-                .pair
-                .drop_copy(courier.live.shadow_shard(), Skipped::QueueFull);
-            continue;
+    let mut arrived = Vec::with_capacity(BATCH);
+    while receiver.recv_many(&mut arrived, BATCH).await > 0 {
+        for (copy, since_nanos) in arrived.drain(..) {
+            courier.place(&mut routes, &working, Waiting::new(copy, since_nanos));
         }
-        let lane = locked.lanes.entry(number).or_default();
-        if !std::mem::replace(&mut lane.busy, true) {
-            let working = working.clone();
-            let courier = Arc::clone(&courier);
-            let lanes = Arc::clone(&lanes);
-            drop(spawn::task("shadow lane", async move {
-                courier.empty(&lanes, number).await;
-                drop(working);
-            }));
-        }
+        // Nobody waits for a copy. One that is fetched at once costs both threads a wake-up, and the worker the core where
+        // there is but one; a batch costs them once.
+        tokio::time::sleep(BREATH).await;
     }
     drop(working);
     // Nothing is ever sent: this ends when the last lane has dropped its end.
@@ -296,6 +288,33 @@ struct Courier {
 }
 
 impl Courier {
+    /// Puts a copy into its lane, and sets the lane going if nobody empties it.
+    fn place(
+        self: &Arc<Self>,
+        routes: &mut HashMap<RouteId, Arc<Mutex<Lanes>>>,
+        working: &mpsc::Sender<()>,
+        waiting: Waiting,
+    ) {
+        let copy = &waiting.copy;
+        let lanes = Arc::clone(routes.entry(copy.pair.route.id).or_default());
+        let number = copy.lane % copy.bounds.max_in_flight.max(1) as u64;
+        let mut locked = lock(&lanes);
+        if let Some(shed) = locked.admit(number, waiting) {
+            shed.copy.pair.drop_copy(self.live.shadow_shard(), Skipped::QueueFull);
+            return;
+        }
+        let lane = locked.lanes.entry(number).or_default();
+        if !std::mem::replace(&mut lane.busy, true) {
+            let working = working.clone();
+            let courier = Arc::clone(self);
+            let lanes = Arc::clone(&lanes);
+            drop(spawn::task("shadow lane", async move {
+                courier.empty(&lanes, number).await;
+                drop(working);
+            }));
+        }
+    }
+
     async fn empty(&self, lanes: &Mutex<Lanes>, number: u64) {
         let shard = self.live.shadow_shard();
         loop {
@@ -329,7 +348,7 @@ impl Courier {
         }
     }
 
-    async fn deliver(&self, waiting: Waiting) -> (Run, Option<KeptAnswer>) {
+    async fn deliver(&self, waiting: Waiting) -> (Run, Option<Box<KeptAnswer>>) {
         let left = waiting.copy.bounds.timeout.saturating_sub(waiting.waited());
         let Copy {
             pair,

@@ -20,17 +20,20 @@ pub struct Spare {
 
 const LENGTHS: usize = 8;
 
+// What a browser sends beside its cookies; whatever is longer costs another allocation.
+const USUAL_BYTES: usize = 1_000;
+
 impl Spare {
     /// Keeps a head.
     #[must_use]
     pub fn of(head: &Parts) -> Self {
-        let each = |(name, value): (&HeaderName, &HeaderValue)| LENGTHS + name.as_str().len() + value.len();
-        let mut lines = Vec::with_capacity(head.headers.iter().map(each).sum());
+        let mut lines = Vec::with_capacity(USUAL_BYTES);
         for (name, value) in &head.headers {
-            lines.extend_from_slice(&length(name.as_str().len()));
-            lines.extend_from_slice(&length(value.len()));
-            lines.extend_from_slice(name.as_str().as_bytes());
-            lines.extend_from_slice(value.as_bytes());
+            let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+            let lengths = length(name) << 32 | length(value);
+            lines.extend_from_slice(&lengths.to_ne_bytes());
+            lines.extend_from_slice(name);
+            lines.extend_from_slice(value);
         }
         Self {
             method: head.method.clone(),
@@ -53,17 +56,17 @@ impl Spare {
 }
 
 // A section that is longer than this was refused long before.
-fn length(bytes: usize) -> [u8; LENGTHS / 2] {
-    u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes()
+fn length(bytes: &[u8]) -> u64 {
+    u64::from(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
 }
 
 // What was written above is read here, so that nothing of it can be illegal.
 fn headers(mut lines: Bytes) -> HeaderMap {
     let mut headers = HeaderMap::new();
     while let Some((lengths, _)) = lines.split_first_chunk::<LENGTHS>() {
-        let [a, b, c, d, e, f, g, h] = *lengths;
-        let name = LENGTHS + u32::from_be_bytes([a, b, c, d]) as usize;
-        let end = name + u32::from_be_bytes([e, f, g, h]) as usize;
+        let lengths = u64::from_ne_bytes(*lengths);
+        let name = LENGTHS + (lengths >> 32) as usize;
+        let end = name + (lengths & u64::from(u32::MAX)) as usize;
         if end > lines.len() {
             break;
         }

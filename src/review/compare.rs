@@ -1,6 +1,7 @@
 //! Closed exchanges in, verdicts and redacted divergences out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::sync::mpsc;
@@ -11,11 +12,20 @@ use crate::live::divergences::{Difference, Diverged};
 use crate::live::intake::{Exchange, KeptAnswer};
 use crate::telemetry::logs::DECISIONS;
 use crate::telemetry::names;
+use crate::telemetry::spawn;
+
+/// The pause after everything that was there has been compared.
+const BREATH: Duration = Duration::from_millis(2);
 
 /// Compares exchanges until no producer is left. To be run on a thread of its own.
 pub fn run(live: &Arc<Live>, mut pairs: mpsc::Receiver<Exchange>) {
     while let Some(exchange) = pairs.blocking_recv() {
         review(live, &exchange);
+        while let Ok(exchange) = pairs.try_recv() {
+            review(live, &exchange);
+        }
+        // Whoever hands over the next would have to wake this thread, each time: what comes in meanwhile is taken together.
+        spawn::pause(BREATH);
     }
 }
 

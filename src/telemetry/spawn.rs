@@ -68,7 +68,8 @@ impl Drop for Watched {
     }
 }
 
-/// Puts this thread to sleep. For threads that wait for others to end, never for a runtime's.
+/// Puts this thread to sleep. For threads of their own that wait for others or for more to do, never for a
+/// runtime's.
 pub fn pause(time: std::time::Duration) {
     #[allow(clippy::disallowed_methods, reason = "the one place that sleeps")]
     std::thread::sleep(time);
