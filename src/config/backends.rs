@@ -98,6 +98,7 @@ fn backend(name: &str, written: raw::Backend, tls: Option<BackendTls>, problems:
             unhealthy: count(health.unhealthy.0),
         }),
         ejection: Ejection { first, longest },
+        http: written.http,
         tls,
         timeout: written.timeout.0,
         body_idle: written.body_idle.map(|pause| pause.0),

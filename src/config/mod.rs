@@ -35,7 +35,7 @@ use crate::engine::vocab::Side;
 
 pub use backend_tls::BackendTls;
 pub use listeners::Listener;
-pub use raw::{AccessLog, Address, ProxyProtocol, SubjectLog, Url, Workers};
+pub use raw::{AccessLog, Address, HttpVersion, ProxyProtocol, SubjectLog, Url, Workers};
 pub use reference::reference;
 pub use tls::Tls;
 pub use tokens::{Role, Token};
@@ -192,6 +192,8 @@ pub struct Backend {
     pub health: Option<Health>,
     /// How an address comes back into service.
     pub ejection: Ejection,
+    /// What is spoken with it.
+    pub http: HttpVersion,
     /// What is believed and shown, if it is reached by TLS.
     pub tls: Option<BackendTls>,
     /// From the request's last byte to the end of the answer's header section.

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use tokio_rustls::TlsConnector;
 
-use crate::config::{self, AccessLog, Config, SubjectLog, Url};
+use crate::config::{self, AccessLog, Config, HttpVersion, SubjectLog, Url};
 use crate::engine::ruleset::Ruleset;
 use crate::engine::ruleset::route::{RouteSpec, Switch};
 use crate::engine::vocab::{FlagKey, RouteKey, Side};
 use crate::live::Live;
 use crate::live::backend::Backend;
 use crate::live::kills::Uses;
-use crate::live::service::{Ejection, Endpoint, Health, Service, Spec, Tls};
+use crate::live::service::{Ejection, Endpoint, Health, Protocol, Service, Spec, Tls};
 use crate::live::snapshot::{Access, AccessWhen, RequestLimits, Snapshot};
 
 /// The name under which requests that no route takes are counted.
@@ -121,6 +121,12 @@ fn service(live: &Live, side: Side, backend: &config::Backend, before: Option<&A
     let spec = Spec {
         side,
         endpoints: backend.urls.iter().map(endpoint).collect(),
+        protocol: match backend.http {
+            HttpVersion::Auto => Protocol::Auto,
+            HttpVersion::One => Protocol::One,
+            HttpVersion::Two => Protocol::Two,
+        },
+        idle: backend.idle,
         connect_timeout: backend.connect_timeout,
         dns_refresh: backend.dns_refresh,
         health: backend.health.as_ref().map(|health| Health {

@@ -49,6 +49,9 @@ pub enum Cut {
     /// The backend broke off, or framed it wrongly.
     #[error("the answer broke off")]
     Broken(#[source] hyper::Error),
+    /// The backend stopped sending, without an error and before the end.
+    #[error("the answer ended before its end")]
+    Short,
     /// The backend paused for longer than `body_idle`.
     #[error("the answer stopped arriving")]
     Paused,
@@ -288,6 +291,11 @@ impl Body for Answer {
                 }
             }
             Some(Err(_)) => relay.end(End::Cut),
+            // A stream that is reset without an error has no end of its own, and must not be given one.
+            None if relay.lease.as_ref().is_some_and(Lease::is_shared) && !relay.incoming.is_end_stream() => {
+                relay.end(End::Cut);
+                return Poll::Ready(Some(Err(Cut::Short)));
+            }
             None => relay.end(End::Complete),
         }
         Poll::Ready(polled.map(|frame| frame.map_err(Cut::Broken)))

@@ -18,6 +18,7 @@ use super::forward;
 use super::patience::Patience;
 use super::wire::Wire;
 use crate::live::budget::Hold;
+use crate::telemetry::clock;
 
 /// Why a body did not arrive whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,6 +104,15 @@ impl Source {
         }
     }
 
+    /// When a piece of it was last taken for a connection that others share; 0 if none was.
+    #[must_use]
+    pub fn last_taken_nanos(&self) -> u64 {
+        match self {
+            Source::Whole(..) => 0,
+            Source::Stream(upload) => upload.lock().last_taken_nanos,
+        }
+    }
+
     /// Whether its last byte has been taken from the client.
     #[must_use]
     pub fn is_taken(&self) -> bool {
@@ -127,6 +137,15 @@ impl Source {
         match self {
             Source::Whole(bytes, _) => bytes.len() as u64,
             Source::Stream(upload) => upload.lock().seen,
+        }
+    }
+
+    /// The backend's word that it wants the body will not be heard: it is sent as it comes.
+    pub fn let_go(&self) {
+        if let Source::Stream(upload) = self
+            && let Some((gate, _)) = &upload.lock().gate
+        {
+            gate.open();
         }
     }
 
@@ -166,6 +185,7 @@ struct State {
     waiting: bool,
     broken: Option<Broken>,
     seen: u64,
+    last_taken_nanos: u64,
     limit: Option<u64>,
     patience: Patience,
     keep: Keep,
@@ -233,6 +253,7 @@ impl Upload {
             waiting: false,
             broken: None,
             seen: 0,
+            last_taken_nanos: 0,
             limit,
             patience,
             keep,
@@ -431,7 +452,11 @@ impl Body for Outgoing {
                 if *attempt != state.attempts {
                     return Poll::Ready(Some(Err(Broken::Superseded)));
                 }
-                state.poll_frame(cx)
+                let polled = state.poll_frame(cx);
+                if polled.is_ready() && state.attempt.as_ref().is_some_and(|(wire, _)| wire.is_shared()) {
+                    state.last_taken_nanos = clock::monotonic_nanos();
+                }
+                polled
             }
         }
     }
@@ -566,6 +591,7 @@ mod tests {
             waiting: false,
             broken: None,
             seen: 0,
+            last_taken_nanos: 0,
             limit: None,
             patience: Patience::new(Sweep::new().unset(), PACE),
             keep,

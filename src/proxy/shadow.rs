@@ -400,6 +400,9 @@ impl Courier {
                 Poll::Pending => deadline.poll_due(cx).map(Err),
             });
             let failure = match frame.await {
+                Ok(None) if reply.lease.is_shared() && !incoming.is_end_stream() => {
+                    (Failure::Transport, RunFailure::Cut)
+                }
                 Ok(None) => break,
                 Ok(Some(Ok(frame))) => {
                     if let Some(data) = frame.data_ref() {

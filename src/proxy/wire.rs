@@ -9,7 +9,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -67,6 +67,7 @@ pub enum Quiet {
 pub struct Wire {
     stream: Socket,
     secured: bool,
+    shared: AtomicBool,
     written: AtomicU64,
     last_write_nanos: AtomicU64,
     last_read_nanos: AtomicU64,
@@ -81,11 +82,23 @@ impl Wire {
         Arc::new(Self {
             stream,
             secured,
+            shared: AtomicBool::new(false),
             written: AtomicU64::new(0),
             last_write_nanos: AtomicU64::new(0),
             last_read_nanos: AtomicU64::new(0),
             may_arrive: AtomicU64::new(UNBOUNDED),
         })
+    }
+
+    /// From now on it is for several requests at once: what it last wrote or read says nothing of any one of them.
+    pub fn share(&self) {
+        self.shared.store(true, Relaxed);
+    }
+
+    /// Whether it is for several requests at once.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared.load(Relaxed)
     }
 
     /// Bytes handed to the kernel since the connection was made.
@@ -122,8 +135,8 @@ impl Wire {
         let mut byte = [MaybeUninit::uninit(); 1];
         match SockRef::from(&self.stream).peek(&mut byte) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Quiet::Yes,
-            // Under TLS there is more than what was asked for: tickets for later, say.
-            Ok(1..) if self.secured => Quiet::NotYet,
+            // Under TLS and in HTTP/2 there is more than what was asked for: tickets for later, pings.
+            Ok(1..) if self.secured || self.is_shared() => Quiet::NotYet,
             _ => Quiet::No,
         }
     }

@@ -37,3 +37,4 @@ mod support;
 mod tls;
 mod tls_out;
 mod tunnels;
+mod two;

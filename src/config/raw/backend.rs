@@ -86,12 +86,13 @@ record! {
 words! {
     /// The protocol spoken with a service.
     pub enum HttpVersion {
-        /// HTTP/1.1.
+        /// By TLS what both prefer, HTTP/2 first; in plain text HTTP/1.1.
         Auto = "auto",
         /// HTTP/1.1.
         One = "1",
+        /// HTTP/2, in plain text too. Upgrades such as WebSocket are asked for in HTTP/1.1 all the same.
+        Two = "2",
     }
-    later: "2", "h2", "h2c";
 }
 
 words! {

@@ -11,7 +11,7 @@ pub(super) mod scalar;
 
 use crate::engine::ruleset::decode::{At, ByteSize, record, words};
 
-pub use backend::{Backend, Copies, Url};
+pub use backend::{Backend, Copies, HttpVersion, Url};
 pub use budget::Budget;
 pub use listener::{Address, Handover, Listener, ListenerTls, ProxyProtocol, TlsVersion};
 pub use route::{Route, ShadowText, WhenKilled, WithoutIdentity};

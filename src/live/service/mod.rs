@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use super::tally::Label as _;
 use crate::engine::vocab::Side;
 
-pub use spec::{Ejected, Ejection, Endpoint, Found, Health, ServiceTally, Spec, Tls};
+pub use spec::{Ejected, Ejection, Endpoint, Found, Health, Protocol, ServiceTally, Spec, Tls};
 pub use target::{Place, Target};
 
 use target::Fitness;

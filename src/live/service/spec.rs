@@ -44,6 +44,17 @@ pub struct Health {
     pub unhealthy: u32,
 }
 
+/// The version of HTTP that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// By TLS what both sides prefer, HTTP/2 first; in plain text HTTP/1.1.
+    Auto,
+    /// HTTP/1.1.
+    One,
+    /// HTTP/2, also where nobody was asked.
+    Two,
+}
+
 /// How replicas are reached by TLS.
 #[derive(Clone)]
 pub struct Tls {
@@ -76,6 +87,10 @@ pub struct Spec {
     pub side: Side,
     /// Where it is; at least one.
     pub endpoints: Vec<Endpoint>,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Longest time that a connection is kept without a request.
+    pub idle: Duration,
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
     /// How often names are looked up.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,10 +33,10 @@ pub struct Target {
     pub place: Place,
     /// The host as the configuration names it; of a socket file, `localhost`.
     pub host: Arc<str>,
-    /// Whether it has said that it speaks HTTP/2.
-    pub speaks_two: AtomicBool,
     /// Requests under way to it; counted only where there is a choice.
     pub in_flight: AtomicUsize,
+    // 0 while nobody knows; else the version.
+    spoken: AtomicU8,
     out: AtomicBool,
     fitness: Mutex<Fitness>,
 }
@@ -72,7 +72,7 @@ impl Target {
             id: IDS.fetch_add(1, Relaxed),
             place,
             host: Arc::clone(host),
-            speaks_two: AtomicBool::new(false),
+            spoken: AtomicU8::new(0),
             in_flight: AtomicUsize::new(0),
             out: AtomicBool::new(false),
             fitness: Mutex::new(Fitness {
@@ -97,6 +97,17 @@ impl Target {
             Place::Ip(address) => format!("{host}:{}", address.port()),
             Place::Socket(_) => host.to_string(),
         }
+    }
+
+    /// What it chose to speak when it was last asked.
+    pub fn spoke(&self, two: bool) {
+        self.spoken.store(if two { 2 } else { 1 }, Relaxed);
+    }
+
+    /// Whether it may choose HTTP/2, as far as is known.
+    #[must_use]
+    pub fn may_speak_two(&self) -> bool {
+        self.spoken.load(Relaxed) != 1
     }
 
     /// What is known of how it is.

@@ -1,6 +1,7 @@
 //! One request to a backend and the wait for its answer's headers.
 //!
-//! A request that may be repeated and met a connection that was just being closed goes out once more, on a new one.
+//! A request that may be repeated and met a connection that was just being closed goes out once more, on a new one. So
+//! does any that the backend says it has not looked at.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -16,17 +17,21 @@ use hyper::client::conn::TrySendError;
 
 use super::answers::{is_clear, keep_for};
 use super::busy::Busy;
+use super::connect::Connection;
 use super::failure::{CallError, classify};
-use super::pool::{Lease, Pool};
+use super::pool::{Lease, Pool, Way};
 use super::reach::within;
+use super::two::{self, Two};
 use crate::live::backend::Backend;
-use crate::live::service::Pick;
+use crate::live::service::{Pick, Target};
 use crate::live::tally::RunFailure;
 use crate::proxy::body::{Outgoing, Source};
 use crate::proxy::spare::Spare;
 use crate::proxy::sweep::Deadline;
-use crate::proxy::wire::Wire;
 use crate::telemetry::clock;
+
+/// How often a request is sent that nobody has looked at: a backend may refuse streams or be about to close.
+const ATTEMPTS: usize = 3;
 
 /// How long a call may take.
 #[derive(Clone, Copy, Debug)]
@@ -69,79 +74,86 @@ impl Pool {
             return Err(CallError::before(RunFailure::Overload, false));
         };
         let total = patience.total.map(|total| self.sweep.deadline(total));
+        let limits = Limits {
+            answer: patience.answer,
+            total: total.as_ref(),
+        };
         let upgradable = head.headers.contains_key(UPGRADE);
         let mut fresh = upgradable;
+        let mut attempt = 0;
         loop {
+            attempt += 1;
             let busy = self.choose(backend, total.as_ref()).await?;
-            let pooled = if fresh {
+            let ready = if fresh {
                 None
             } else {
                 self.take(&busy.target, repeatable)
             };
-            let reused = pooled.is_some();
-            let (busy, mut connection) = match pooled {
-                Some(connection) => (busy, connection),
+            let reused = ready.is_some();
+            let (busy, mut way) = match ready {
+                Some(way) => (busy, way),
                 // Boxed, because it is rare and large: every request under way would carry it.
-                None => Box::pin(self.reach(backend, busy, total.as_ref(), upgradable)).await?,
+                None => Box::pin(self.way(backend, busy, repeatable, total.as_ref(), upgradable)).await?,
             };
-            let written_before = connection.wire.written();
-            let again = (reused && repeatable).then(|| Spare::of(head));
-            let body = source.outgoing(&connection.wire);
-            // The library sends a GET without its body unless its end is said to be marked.
-            if body.size_hint().exact().is_none() {
-                head.headers
-                    .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
-            let request = Request::from_parts(std::mem::replace(head, nothing()), body);
-            let sent = {
-                let sending = pin!(connection.sender.try_send_request(request));
-                let wire = &connection.wire;
-                self.answer(sending, wire, source, patience.answer, total.as_ref())
-                    .await
+            let shared = matches!(way, Way::Two(_));
+            let spare = if shared {
+                attempt < ATTEMPTS
+            } else {
+                reused && repeatable
+            };
+            let spare = spare.then(|| Spare::of(head));
+            let sent = match &mut way {
+                Way::One(connection) => self.alone(connection, head, source, limits).await,
+                // Boxed, or the many that are alone would carry the room for it.
+                Way::Two(stream) => Box::pin(self.among(&stream.two, &busy.target, head, source, limits)).await,
             };
             match sent {
-                Ok(response) if !is_clear(&response, upgradable) => {
+                Ok((response, _)) if !is_clear(&response, upgradable) => {
                     return Err(CallError {
                         failure: RunFailure::Malformed,
                         never_reached: false,
                         timed_out: false,
                     });
                 }
-                Ok(response) => {
-                    let latency = connection.wire.answered_after();
-                    connection.keep = if upgradable || !source.is_taken() {
-                        // What is left of the request would still have to be sent, to somebody who has answered it.
-                        Duration::ZERO
-                    } else {
-                        keep_for(backend.idle, response.headers())
-                    };
-                    connection.tunnelled = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                    let lease = Lease::new(connection, self, backend, busy, in_flight);
+                Ok((response, latency)) => {
+                    if let Way::One(connection) = &mut way {
+                        connection.keep = if upgradable || !source.is_taken() {
+                            // What is left of the request would still have to be sent, to somebody who has answered it.
+                            Duration::ZERO
+                        } else {
+                            keep_for(backend.idle, response.headers())
+                        };
+                        connection.tunnelled = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                    }
+                    let lease = Lease::new(way, self, backend, busy, in_flight);
                     return Ok(Reply {
                         response,
                         lease,
                         latency,
                     });
                 }
-                Err(Unanswered { mut error, returned }) => {
-                    error.never_reached = returned.is_some() || connection.wire.written() == written_before;
-                    // A pooled connection that turns out to be closed says nothing about the backend. Only a new
-                    // one does.
+                Err(Unanswered { error, returned }) => {
                     if error.timed_out {
                         backend.service.suspect(&busy.target);
                     }
-                    let was_closed = error.failure == RunFailure::Reset && source.is_repeatable();
-                    if reused && error.failure == RunFailure::Reset {
+                    // A pooled connection that turns out to be closed says nothing about the backend. Only a new
+                    // one does.
+                    let closed = error.failure == RunFailure::Reset;
+                    if reused && closed && !shared {
                         self.distrust(&busy.target);
                     }
-                    let again = returned
-                        .map(|returned| *returned)
-                        .or_else(|| again.filter(|_| was_closed).map(Spare::head));
+                    let harmless = (reused && repeatable) || (shared && error.never_reached);
+                    let again = match returned {
+                        Some(returned) if !shared => Some(*returned),
+                        _ => spare
+                            .filter(|_| closed && harmless && source.is_repeatable())
+                            .map(Spare::head),
+                    };
                     match again {
-                        Some(again) if reused => *head = again,
+                        Some(again) if reused || shared => *head = again,
                         _ => return Err(error),
                     }
-                    fresh = true;
+                    fresh = !shared;
                 }
             }
         }
@@ -156,7 +168,7 @@ impl Pool {
                 Pick::Unknown => {
                     let mut known = service.known();
                     let told = known.wait_for(|known| *known);
-                    if within(backend.connect_timeout, total, told).await.is_none() {
+                    if Box::pin(within(backend.connect_timeout, total, told)).await.is_none() {
                         return Err(CallError::before(RunFailure::Connect, true));
                     }
                 }
@@ -164,47 +176,101 @@ impl Pool {
         }
     }
 
+    /// Over a connection of its own: what is written and read there is this request's.
+    async fn alone(
+        &self,
+        connection: &mut Connection,
+        head: &mut Parts,
+        source: &Source,
+        limits: Limits<'_>,
+    ) -> Result<(Response<Incoming>, Duration), Unanswered> {
+        let written_before = connection.wire.written();
+        let body = source.outgoing(&connection.wire);
+        // The library sends a GET without its body unless its end is said to be marked.
+        if body.size_hint().exact().is_none() {
+            head.headers
+                .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        let request = Request::from_parts(std::mem::replace(head, nothing()), body);
+        let wire = &connection.wire;
+        wire.awaits_head();
+        let sent = {
+            let sending = pin!(connection.sender.try_send_request(request));
+            self.answer(sending, source, limits, || wire.last_write_nanos()).await
+        };
+        wire.has_head();
+        match sent {
+            Ok(response) => Ok((response, wire.answered_after())),
+            Err(failed) => Err(failed.told(wire.written() == written_before)),
+        }
+    }
+
+    /// Over a connection that others use: its clocks run by what was taken of the request's body.
+    async fn among(
+        &self,
+        two: &Two,
+        target: &Target,
+        head: &mut Parts,
+        source: &Source,
+        limits: Limits<'_>,
+    ) -> Result<(Response<Incoming>, Duration), Unanswered> {
+        let written_before = two.wire.written();
+        let body = source.outgoing(&two.wire);
+        let head = two.head(std::mem::replace(head, nothing()), target);
+        let head = head.map_err(|failure| Unanswered {
+            error: CallError::before(failure, false),
+            returned: None,
+        })?;
+        // The library tells nobody of interim answers in this version.
+        source.let_go();
+        let begun = clock::monotonic_nanos();
+        let mut sender = two.sender();
+        let sent = {
+            let sending = pin!(sender.try_send_request(Request::from_parts(head, body)));
+            self.answer(sending, source, limits, || source.last_taken_nanos()).await
+        };
+        match sent {
+            Ok(response) => {
+                let since = source.last_taken_nanos().max(begun);
+                let latency = Duration::from_nanos(two.wire.last_read_nanos().saturating_sub(since));
+                Ok((response, latency))
+            }
+            Err(failed) => {
+                if failed.ends_connection {
+                    two.retire();
+                }
+                Err(failed.told(two.wire.written() == written_before))
+            }
+        }
+    }
+
     async fn answer(
         &self,
         mut sending: Pin<&mut impl Sending>,
-        wire: &Wire,
         source: &Source,
-        patience: Duration,
-        total: Option<&Deadline>,
-    ) -> Result<Response<Incoming>, Unanswered> {
-        let deadline = self.sweep.deadline(patience);
+        limits: Limits<'_>,
+        last_progress_nanos: impl Fn() -> u64,
+    ) -> Result<Response<Incoming>, Failed> {
+        let deadline = self.sweep.deadline(limits.answer);
         let begun = clock::monotonic_nanos();
-        wire.awaits_head();
         poll_fn(|cx| {
             if let Poll::Ready(result) = sending.as_mut().poll(cx) {
-                wire.has_head();
-                return Poll::Ready(result.map_err(|mut failed| {
-                    let returned = failed.take_message().map(|request| Box::new(request.into_parts().0));
-                    let failure = classify(failed.error());
-                    Unanswered {
-                        error: CallError {
-                            failure,
-                            never_reached: false,
-                            timed_out: false,
-                        },
-                        returned,
-                    }
-                }));
+                return Poll::Ready(result.map_err(Failed::from));
             }
-            if total.is_some_and(|total| total.poll_due(cx).is_ready()) {
-                return Poll::Ready(Err(Unanswered::timeout()));
+            if limits.total.is_some_and(|total| total.poll_due(cx).is_ready()) {
+                return Poll::Ready(Err(Failed::TIMEOUT));
             }
             while deadline.poll_due(cx).is_ready() {
                 // The clock runs while it is the backend's turn: it restarts with every byte that went out, and
                 // stands while we wait for the client, who has a limit of its own.
                 if source.waits_for_client() {
-                    deadline.set(patience);
+                    deadline.set(limits.answer);
                     continue;
                 }
-                let since = clock::monotonic_nanos().saturating_sub(wire.last_write_nanos().max(begun));
-                let left = patience.saturating_sub(Duration::from_nanos(since));
+                let since = clock::monotonic_nanos().saturating_sub(last_progress_nanos().max(begun));
+                let left = limits.answer.saturating_sub(Duration::from_nanos(since));
                 if left.is_zero() {
-                    return Poll::Ready(Err(Unanswered::timeout()));
+                    return Poll::Ready(Err(Failed::TIMEOUT));
                 }
                 deadline.set(left);
             }
@@ -224,18 +290,56 @@ fn nothing() -> Parts {
     Request::new(()).into_parts().0
 }
 
+/// [`Patience`] while it runs.
+#[derive(Clone, Copy)]
+struct Limits<'a> {
+    answer: Duration,
+    total: Option<&'a Deadline>,
+}
+
 struct Unanswered {
     error: CallError,
     returned: Option<Box<Parts>>,
 }
 
-impl Unanswered {
-    const fn timeout() -> Self {
-        let error = CallError {
-            failure: RunFailure::Timeout,
-            never_reached: false,
-            timed_out: true,
-        };
-        Self { error, returned: None }
+/// What the library made of a request that it did not get answered.
+struct Failed {
+    failure: RunFailure,
+    returned: Option<Box<Parts>>,
+    untouched: bool,
+    ends_connection: bool,
+}
+
+impl Failed {
+    // Whoever has not answered in time may have stopped for all.
+    const TIMEOUT: Self = Self {
+        failure: RunFailure::Timeout,
+        returned: None,
+        untouched: false,
+        ends_connection: true,
+    };
+
+    fn told(self, unwritten: bool) -> Unanswered {
+        Unanswered {
+            error: CallError {
+                failure: self.failure,
+                never_reached: self.returned.is_some() || self.untouched || unwritten,
+                timed_out: self.failure == RunFailure::Timeout,
+            },
+            returned: self.returned,
+        }
+    }
+}
+
+impl From<TrySendError<Request<Outgoing>>> for Failed {
+    fn from(mut failed: TrySendError<Request<Outgoing>>) -> Self {
+        let returned = failed.take_message().map(|request| Box::new(request.into_parts().0));
+        let ended = two::ended(failed.error());
+        Self {
+            failure: ended.map_or_else(|| classify(failed.error()), |ended| ended.failure),
+            untouched: ended.is_some_and(|ended| ended.untouched),
+            ends_connection: ended.is_none_or(|ended| ended.going_away),
+            returned,
+        }
     }
 }

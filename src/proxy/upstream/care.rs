@@ -13,7 +13,7 @@ use http::header::{HOST, HeaderValue, USER_AGENT};
 use http::{Method, Request};
 use tokio::task::JoinHandle;
 
-use super::connect::open;
+use super::connect::{Opened, open};
 use super::reach::ejected;
 use crate::live::Live;
 use crate::live::service::{ADDRESSES, Ejected, Health, Service, Target};
@@ -104,9 +104,20 @@ async fn probe(service: Arc<Service>, target: Arc<Target>) {
     let asked = async {
         let connection = open(&service, &target, false).await;
         match (connection, &service.spec.health) {
-            (Ok(mut connection), Some(health)) => {
-                let answer = connection.sender.send_request(check(health, &target)).await;
-                Ok(answer.is_ok_and(|answer| matches!(answer.status().as_u16(), 200..=399)))
+            (Ok(opened), Some(health)) => {
+                let request = check(health, &target);
+                let answer = match opened {
+                    Opened::One(mut connection) => connection.sender.send_request(request).await.map(|a| a.status()),
+                    Opened::Two(two) => {
+                        let (head, body) = request.into_parts();
+                        let Ok(head) = two.head(head, &target) else {
+                            return Err(None);
+                        };
+                        let request = Request::from_parts(head, body);
+                        two.sender().send_request(request).await.map(|a| a.status())
+                    }
+                };
+                Ok(answer.is_ok_and(|status| matches!(status.as_u16(), 200..=399)))
             }
             (Ok(_), None) => Ok(true),
             (Err(RunFailure::Local), _) => Err(None),

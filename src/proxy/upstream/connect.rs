@@ -13,18 +13,13 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 use super::failure::is_local;
-use crate::live::service::{Place, Service, Target, Tls};
+use super::limits::{BUFFER_BYTES, FRESH};
+use super::two::{self, Two};
+use crate::live::service::{Place, Protocol, Service, Target, Tls};
 use crate::live::tally::RunFailure;
 use crate::proxy::body::Outgoing;
 use crate::proxy::wire::{Socket, Wire, WireIo};
 use crate::telemetry::spawn;
-
-/// For how long a connection may have been idle to carry a request that must not be sent twice.
-pub(super) const FRESH: Duration = Duration::from_millis(500);
-
-/// The most bytes that wait on a connection, in either direction: as much again is in memory for every client whose
-/// backend does not read. A longer header section of an answer is a malformed answer.
-const BUFFER_BYTES: usize = 64 * 1024;
 
 /// The most header lines of an answer: what a service that sets a cookie per item may need, and the library's own limit
 /// is below that.
@@ -62,11 +57,21 @@ impl Drop for Connection {
     }
 }
 
-/// Opens a connection to a replica; an `upgradable` one may be taken over after a 101. It takes as long as it takes.
+/// A connection by what it speaks.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// One request at a time.
+    One(Connection),
+    /// Many.
+    Two(Arc<Two>),
+}
+
+/// Opens a connection to a replica; an `upgradable` one may be taken over after a 101, and speaks HTTP/1.1. It takes as
+/// long as it takes.
 ///
 /// # Errors
 /// Nothing was sent.
-pub(super) async fn open(service: &Service, target: &Target, upgradable: bool) -> Result<Connection, RunFailure> {
+pub(super) async fn open(service: &Service, target: &Target, upgradable: bool) -> Result<Opened, RunFailure> {
     let socket = dial(&target.place).await.map_err(|error| {
         if is_local(&error) {
             RunFailure::Local
@@ -74,21 +79,45 @@ pub(super) async fn open(service: &Service, target: &Target, upgradable: bool) -
             RunFailure::Connect
         }
     })?;
+    let protocol = if upgradable {
+        Protocol::One
+    } else {
+        service.spec.protocol
+    };
     let secured = service.spec.tls.is_some();
     let wire = Wire::new(socket, secured);
     let io = WireIo(Arc::clone(&wire));
     let sender = match &service.spec.tls {
+        None if protocol == Protocol::Two => {
+            return two::start(io, &wire, secured, service.spec.idle).await.map(Opened::Two);
+        }
         None => start(io, upgradable).await?,
-        Some(tls) => start(secure(tls, target, io).await?, upgradable).await?,
+        Some(tls) => {
+            let stream = secure(tls, target, protocol, io).await?;
+            let agreed = stream.get_ref().1.alpn_protocol() == Some(TWO);
+            if !upgradable {
+                target.spoke(agreed);
+            }
+            if agreed || protocol == Protocol::Two {
+                return two::start(stream, &wire, secured, service.spec.idle)
+                    .await
+                    .map(Opened::Two);
+            }
+            start(stream, upgradable).await?
+        }
     };
-    Ok(Connection {
+    Ok(Opened::One(Connection {
         sender,
         wire,
         since_nanos: 0,
         keep: Duration::ZERO,
         tunnelled: false,
-    })
+    }))
 }
+
+// As ALPN names them.
+const ONE: &[u8] = b"http/1.1";
+const TWO: &[u8] = b"h2";
 
 async fn start<I>(io: I, upgradable: bool) -> Result<SendRequest<Outgoing>, RunFailure>
 where
@@ -117,13 +146,18 @@ where
     Ok(sender)
 }
 
-async fn secure(tls: &Tls, target: &Target, io: WireIo) -> Result<TlsStream<WireIo>, RunFailure> {
+async fn secure(tls: &Tls, target: &Target, protocol: Protocol, io: WireIo) -> Result<TlsStream<WireIo>, RunFailure> {
     let name = match &tls.server_name {
         Some(name) => name.clone(),
         // The configuration takes no other.
         None => ServerName::try_from(target.host.to_string()).map_err(|_| RunFailure::Tls)?,
     };
-    let connector = tls.connector.with_alpn(vec![b"http/1.1".to_vec()]);
+    let protocols = match protocol {
+        Protocol::Auto => vec![TWO.to_vec(), ONE.to_vec()],
+        Protocol::One => vec![ONE.to_vec()],
+        Protocol::Two => vec![TWO.to_vec()],
+    };
+    let connector = tls.connector.with_alpn(protocols);
     connector.connect(name, io).await.map_err(|_| RunFailure::Tls)
 }
 

@@ -10,10 +10,12 @@ mod call;
 mod care;
 mod connect;
 mod failure;
+mod limits;
 mod pool;
 mod reach;
 #[cfg(test)]
 mod tests;
+mod two;
 
 pub use call::{Patience, Reply};
 pub use care::look_after;

@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::busy::Busy;
-use super::connect::{Connection, FRESH};
+use super::connect::Connection;
+use super::limits::FRESH;
+use super::two::{Stream, Two};
 use crate::live::backend::{Backend, InFlight};
 use crate::live::service::Target;
 use crate::proxy::sweep::{Deadline, Sweep};
@@ -36,6 +38,18 @@ struct Idle {
     connections: Vec<Connection>,
     // Until then it is known to close young connections without a word.
     distrusted_until_nanos: u64,
+    shared: Vec<Arc<Two>>,
+    // Whoever opens the next connection for many: the others wait for it, and use it.
+    opening: Option<Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// A connection for one request.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// Its own.
+    One(Connection),
+    /// A place on one that others use, too.
+    Two(Stream),
 }
 
 impl Idle {
@@ -49,7 +63,7 @@ impl Idle {
 /// A connection in use. Dropped without being given back, it is closed.
 #[derive(Debug)]
 pub struct Lease {
-    connection: Option<Connection>,
+    way: Option<Way>,
     busy: Busy,
     pool: Arc<Pool>,
     // Longest pause within the answer's body; set while the backend is waited for.
@@ -59,15 +73,9 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(
-        connection: Connection,
-        pool: &Arc<Pool>,
-        backend: &Backend,
-        busy: Busy,
-        in_flight: InFlight,
-    ) -> Self {
+    pub(super) fn new(way: Way, pool: &Arc<Pool>, backend: &Backend, busy: Busy, in_flight: InFlight) -> Self {
         Self {
-            connection: Some(connection),
+            way: Some(way),
             busy,
             pool: Arc::clone(pool),
             body_idle: backend.body_idle,
@@ -90,27 +98,24 @@ impl Lease {
         self.pause = None;
     }
 
+    /// Whether the answer shares its connection, which then says by itself where the answer ends.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        matches!(self.way, Some(Way::Two(_)))
+    }
+
     /// Gives the connection back for the next request.
     pub fn give_back(mut self) {
-        if let Some(mut connection) = self.connection.take()
+        if let Some(Way::One(mut connection)) = self.way.take()
             && !connection.sender.is_closed()
             && !connection.keep.is_zero()
         {
             // Its last byte came just now, and the clock was read for that.
             connection.since_nanos = connection.wire.last_read_nanos();
             let mut idle = self.pool.lock();
-            if let Some(kept) = idle.get_mut(&self.busy.target.id) {
-                if kept.connections.len() < KEPT {
-                    kept.connections.push(connection);
-                }
-            } else {
-                idle.insert(
-                    self.busy.target.id,
-                    Idle {
-                        connections: vec![connection],
-                        distrusted_until_nanos: 0,
-                    },
-                );
+            let kept = idle.entry(self.busy.target.id).or_default();
+            if kept.connections.len() < KEPT {
+                kept.connections.push(connection);
             }
         }
     }
@@ -135,8 +140,27 @@ impl Pool {
             kept.distrust(distrust, now);
             kept.connections
                 .retain(|c| !c.sender.is_closed() && c.idle_for(now) < c.keep);
-            !kept.connections.is_empty() || kept.distrusted_until_nanos > now
+            kept.shared
+                .retain(|two| !two.is_over() && !two.is_idle_for(two.keep, now));
+            !kept.connections.is_empty()
+                || !kept.shared.is_empty()
+                || kept
+                    .opening
+                    .as_ref()
+                    .is_some_and(|opening| Arc::strong_count(opening) > 1)
+                || kept.distrusted_until_nanos > now
         });
+    }
+
+    /// The turn to open a connection for many requests to a replica.
+    pub(super) fn opening(&self, target: &Target) -> Arc<tokio::sync::Mutex<()>> {
+        let mut idle = self.lock();
+        Arc::clone(idle.entry(target.id).or_default().opening.get_or_insert_default())
+    }
+
+    /// Lets others use a connection for many requests.
+    pub(super) fn share(&self, target: &Target, two: &Arc<Two>) {
+        self.lock().entry(target.id).or_default().shared.push(Arc::clone(two));
     }
 
     /// Notes that a backend closed a connection without announcing it.
@@ -147,11 +171,17 @@ impl Pool {
             .distrust(true, clock::monotonic_nanos());
     }
 
-    /// A connection that may be written to, if one is idle.
-    pub(super) fn take(&self, target: &Target, repeatable: bool) -> Option<Connection> {
+    /// A connection that may be written to, if there is one.
+    pub(super) fn take(&self, target: &Target, repeatable: bool) -> Option<Way> {
         let now = clock::monotonic_nanos();
         let mut idle = self.lock();
         let idle = idle.get_mut(&target.id)?;
+        if !idle.shared.is_empty() {
+            idle.shared.retain(|two| !two.is_over());
+        }
+        if let Some(stream) = idle.shared.iter().find_map(|two| two.enter(repeatable, now)) {
+            return Some(Way::Two(stream));
+        }
         let mut at = idle.connections.len();
         while at > 0 {
             at -= 1;
@@ -172,7 +202,7 @@ impl Pool {
                 continue;
             }
             match candidate.wire.quiet() {
-                Quiet::Yes => return Some(idle.connections.remove(at)),
+                Quiet::Yes => return Some(Way::One(idle.connections.remove(at))),
                 Quiet::NotYet => {}
                 Quiet::No => {
                     idle.connections.remove(at);

@@ -11,11 +11,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::busy::Busy;
-use super::connect::{Connection, open};
+use super::connect::{Opened, open};
 use super::failure::CallError;
-use super::pool::Pool;
+use super::pool::{Pool, Way};
 use crate::live::backend::Backend;
-use crate::live::service::{Ejected, Pick, Service};
+use crate::live::service::{Ejected, Pick, Protocol, Service};
 use crate::live::tally::RunFailure;
 use crate::proxy::sweep::Deadline;
 use crate::telemetry::clock;
@@ -23,7 +23,7 @@ use crate::telemetry::clock;
 /// How long one replica is waited for before the next is tried beside it.
 const STEP: Duration = Duration::from_millis(250);
 
-type Opening = Pin<Box<dyn Future<Output = Result<Connection, RunFailure>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Opened, RunFailure>> + Send>>;
 
 /// The attempts of one request.
 struct Race<'a> {
@@ -54,17 +54,17 @@ impl Race<'_> {
         true
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Busy, Connection), RunFailure>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Busy, Opened), RunFailure>> {
         loop {
             let mut failure = None;
             let mut at = 0;
             while let Some((_, opening)) = self.attempts.get_mut(at) {
                 match opening.as_mut().poll(cx) {
                     Poll::Pending => at += 1,
-                    Poll::Ready(Ok(connection)) => {
+                    Poll::Ready(Ok(opened)) => {
                         let (busy, _) = self.attempts.swap_remove(at);
                         self.service.connected(&busy.target, clock::monotonic());
-                        return Poll::Ready(Ok((busy, connection)));
+                        return Poll::Ready(Ok((busy, opened)));
                     }
                     // It is we who cannot: nobody else would be reached either.
                     Poll::Ready(Err(RunFailure::Local)) => return Poll::Ready(Err(RunFailure::Local)),
@@ -99,17 +99,64 @@ impl Race<'_> {
 }
 
 impl Pool {
+    /// A connection to `first` that is for this request alone or has a place for it, or to another replica if that one
+    /// gives none.
+    ///
+    /// # Errors
+    /// [`CallError`]: nothing was sent.
+    pub(super) async fn way(
+        &self,
+        backend: &Backend,
+        first: Busy,
+        repeatable: bool,
+        total: Option<&Deadline>,
+        upgradable: bool,
+    ) -> Result<(Busy, Way), CallError> {
+        let spec = &backend.service.spec;
+        let two = match spec.protocol {
+            Protocol::Auto => spec.tls.is_some() && first.target.may_speak_two(),
+            Protocol::One => false,
+            Protocol::Two => true,
+        };
+        if !two || upgradable {
+            let (busy, opened) = self.reach(backend, first, total, upgradable).await?;
+            return Ok(self.enter(busy, opened));
+        }
+        // One connection is for many: whoever comes while it is opened waits for it.
+        let opening = self.opening(&first.target);
+        let turn = within(backend.connect_timeout, total, opening.lock()).await;
+        let Some(_turn) = turn else {
+            return Err(CallError::before(RunFailure::Connect, true));
+        };
+        if let Some(way) = self.take(&first.target, repeatable) {
+            return Ok((first, way));
+        }
+        let (busy, opened) = self.reach(backend, first, total, false).await?;
+        Ok(self.enter(busy, opened))
+    }
+
+    fn enter(&self, busy: Busy, opened: Opened) -> (Busy, Way) {
+        match opened {
+            Opened::One(connection) => (busy, Way::One(connection)),
+            Opened::Two(two) => {
+                let stream = two.first();
+                self.share(&busy.target, &two);
+                (busy, Way::Two(stream))
+            }
+        }
+    }
+
     /// A new connection to `first`, or to another replica if that one gives none.
     ///
     /// # Errors
     /// [`CallError`]: nothing was sent.
-    pub(super) async fn reach(
+    async fn reach(
         &self,
         backend: &Backend,
         first: Busy,
         total: Option<&Deadline>,
         upgradable: bool,
-    ) -> Result<(Busy, Connection), CallError> {
+    ) -> Result<(Busy, Opened), CallError> {
         let mut race = Race {
             pool: self,
             service: &backend.service,
@@ -122,10 +169,7 @@ impl Pool {
         race.start(first);
         let reached = within(backend.connect_timeout, total, poll_fn(|cx| race.poll(cx))).await;
         match reached {
-            Some(Ok((busy, mut connection))) => {
-                connection.keep = backend.idle;
-                Ok((busy, connection))
-            }
+            Some(Ok(reached)) => Ok(reached),
             Some(Err(failure)) => Err(CallError::before(failure, false)),
             None => {
                 for (busy, _) in &race.attempts {

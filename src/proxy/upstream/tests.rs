@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::engine::vocab::Side;
 use crate::live::backend::Backend;
-use crate::live::service::{Ejection, Endpoint, Service, Spec};
+use crate::live::service::{Ejection, Endpoint, Protocol, Service, Spec};
 use crate::live::tally::RunFailure;
 use crate::proxy::body::Source;
 use crate::proxy::sweep::Sweep;
@@ -29,6 +29,8 @@ fn spec(at: SocketAddr) -> Spec {
     Spec {
         side: Side::Legacy,
         endpoints: vec![Endpoint::Host(at.ip().to_string().into(), at.port())],
+        protocol: Protocol::Auto,
+        idle: Duration::from_secs(2),
         connect_timeout: Duration::from_secs(2),
         dns_refresh: Duration::from_secs(30),
         health: None,
