@@ -99,6 +99,15 @@ fn unit_stops_the_way_the_program_drains() {
 }
 
 #[test]
+fn the_socket_unit_opens_what_a_listener_can_name() {
+    let unit = read("deploy/understudy.socket");
+    let address = setting(&unit, "ListenStream").unwrap_or_default();
+    assert!(address.parse::<std::net::SocketAddr>().is_ok(), "{address}");
+    // systemd waits for the word that the program says.
+    assert_eq!(setting(&read(UNIT), "Type").as_deref(), Some("notify"));
+}
+
+#[test]
 fn unit_is_one_that_systemd_accepts() {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         // Straight to the terminal: what a passing test prints is swallowed, and a skipped check must be seen.

@@ -12,6 +12,7 @@ use tokio::runtime::Builder;
 use super::StartError;
 use crate::config::Config;
 use crate::live::Live;
+use crate::proxy::clients::Clients;
 use crate::proxy::connection::Ending;
 use crate::proxy::door::Settings;
 use crate::proxy::framing;
@@ -58,10 +59,11 @@ impl Front<'_> {
         };
         let (neighbours, inboxes) = listen::neighbours(sockets.len());
         let base = process_bits();
+        let clients = Clients::new(limits.connections_per_client, limits.requests_per_client);
         let starts = sockets.into_iter().zip(inboxes).enumerate();
         starts
             .map(|(shard, (sockets, inbox))| {
-                let worker = self.worker(shard, base);
+                let worker = self.worker(shard, base, &clients);
                 let (neighbours, ending) = (Arc::clone(&neighbours), self.ending.clone());
                 spawn::thread(&format!("understudy-{shard}"), move || {
                     single(serve(worker, sockets, settings, neighbours, inbox, ending));
@@ -71,13 +73,14 @@ impl Front<'_> {
             .collect()
     }
 
-    fn worker(&self, shard: usize, base: u128) -> Arc<Worker> {
+    fn worker(&self, shard: usize, base: u128, clients: &Arc<Clients>) -> Arc<Worker> {
         let sweep = Sweep::new();
         Arc::new(Worker {
             shard,
             live: Arc::clone(self.live),
             pool: Pool::new(Arc::clone(&sweep)),
             shadow: self.shadow.clone(),
+            clients: Arc::clone(clients),
             refusals: Refusals::new(Arc::clone(&self.live.workers[shard]), Arc::clone(&sweep)),
             tally: Arc::clone(&self.live.workers[shard]),
             sweep,

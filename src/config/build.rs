@@ -120,6 +120,8 @@ fn limits(written: &raw::Limits, problems: &mut Problems) -> Limits {
         tunnel_idle: written.tunnel_idle.0,
         tunnels: written.tunnels.0,
         connections: written.connections.0,
+        connections_per_client: written.connections_per_client.map(|count| count.0),
+        requests_per_client: written.requests_per_client.map(|count| count.0),
         in_flight: written.in_flight.0,
         half_close: written.half_close,
         streams: u32::try_from(written.streams.0).unwrap_or(u32::MAX),

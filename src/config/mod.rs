@@ -128,6 +128,10 @@ pub struct Limits {
     pub tunnels: usize,
     /// Client connections at once.
     pub connections: usize,
+    /// Of one client.
+    pub connections_per_client: Option<usize>,
+    /// Requests of one client in a second.
+    pub requests_per_client: Option<usize>,
     /// Requests on their way to one backend at once.
     pub in_flight: usize,
     /// Whether a client that has closed its sending half gets its answer.

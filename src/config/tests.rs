@@ -98,6 +98,8 @@ fn least_configuration_gets_every_default() {
             tunnel_idle: Duration::from_secs(3_600),
             tunnels: 4_096,
             connections: 20_000,
+            connections_per_client: None,
+            requests_per_client: None,
             in_flight: 4_096,
             half_close: false,
             streams: 100,

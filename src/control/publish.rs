@@ -190,6 +190,7 @@ pub fn waits_for_restart(running: &Config, read: &Config) -> Vec<String> {
             l.idle,
             l.handshake,
             l.connections,
+            (l.connections_per_client, l.requests_per_client),
             l.streams,
             l.half_close,
             l.drain,

@@ -183,6 +183,10 @@ labels! {
         TargetTooLong = "target_too_long",
         /// Over `limits.connections`.
         TooMany = "too_many_connections",
+        /// Over `limits.connections_per_client`.
+        TooManyOfClient = "too_many_connections_of_client",
+        /// Over `limits.requests_per_client`.
+        TooManyRequests = "too_many_requests",
         /// More than 64 KiB of trailers, or more lines than `limits.header_count`.
         TrailersTooLarge = "trailers_too_large",
         /// Content-Length and Transfer-Encoding in one request.
@@ -196,7 +200,7 @@ labels! {
 
 impl ClientError {
     /// How many reasons there are.
-    pub const COUNT: usize = 28;
+    pub const COUNT: usize = 30;
 }
 
 labels! {

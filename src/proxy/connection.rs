@@ -12,6 +12,7 @@ use std::task::Poll;
 
 use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -95,6 +96,11 @@ async fn http1(
     let service = service_fn(move |request: Request<Incoming>| {
         // Boxed, so that a connection without a request under way costs no more than its buffers.
         let answer: Pin<Box<dyn Future<Output = Response<Answer>> + Send>> = match origin.turn.next_is_refused() {
+            None if !serving.lets_ask(&origin, request.headers()) => {
+                origin.turn.request_began(!request.body().is_end_stream());
+                let finish = Finish(Arc::clone(&origin.turn));
+                Box::pin(ready(error::too_soon().map(|body| Answer::Made(Some(body), finish))))
+            }
             None => Box::pin(exchange(Arc::clone(&serving), Arc::clone(&origin), request)),
             Some(reason) => Box::pin(ready(refuse(&origin, reason))),
         };

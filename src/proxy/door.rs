@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, mpsc};
 
+use super::clients::Connected;
 use super::connection::{self, Ending};
 use super::entrance::Entrance;
 use super::socket::{Peer, Stream};
@@ -74,7 +75,7 @@ impl Door {
         let open: usize = worker.live.connections.iter().map(|n| n.load(Relaxed)).sum();
         if open >= self.settings.connections {
             worker.tally.client_errors.add(ClientError::TooMany);
-            self.turn_away(stream, peer, entrance);
+            self.turn_away(stream, peer, entrance, TOO_MANY);
             return;
         }
         worker.tally.accepted.add();
@@ -82,10 +83,15 @@ impl Door {
         let serving = self.serving.clone();
         let (worker, settings, ending) = (Arc::clone(worker), self.settings, self.ending.clone());
         if entrance.is_open() {
+            let Some(connected) = client_of(&worker, &peer) else {
+                worker.refusals.book(&peer, ClientError::TooManyOfClient, None);
+                self.turn_away(stream, peer, entrance, TOO_MANY_OF_CLIENT);
+                return;
+            };
             let connection = connection::serve(worker, settings.connection, stream, peer, ending);
             drop(spawn::task("connection", async move {
                 connection.await;
-                drop((counted, serving));
+                drop((counted, connected, serving));
             }));
             return;
         }
@@ -93,21 +99,31 @@ impl Door {
             // Boxed, so that a connection which is through costs no more than one that had nothing to get through.
             let passed = Box::pin(entrance.pass(&worker, settings.handshake, stream, peer)).await;
             if let Some((stream, peer)) = passed {
-                connection::serve(worker, settings.connection, stream, peer, ending).await;
+                match client_of(&worker, &peer) {
+                    Some(connected) => {
+                        connection::serve(worker, settings.connection, stream, peer, ending).await;
+                        drop(connected);
+                    }
+                    None => {
+                        worker.refusals.book(&peer, ClientError::TooManyOfClient, None);
+                        // Whoever takes longer is closed all the same.
+                        let _ = tokio::time::timeout(REFUSAL, refuse(stream, TOO_MANY_OF_CLIENT)).await;
+                    }
+                }
             }
             drop((counted, serving));
         }));
     }
 
     /// Tells a connection that there are too many, as far as that costs little.
-    fn turn_away(&self, stream: Stream, peer: Peer, entrance: Arc<Entrance>) {
+    fn turn_away(&self, stream: Stream, peer: Peer, entrance: Arc<Entrance>, answer: &'static [u8]) {
         if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
             let worker = Arc::clone(&self.worker);
             drop(spawn::task("refusal", async move {
                 let refusal = async {
                     if let Some((stream, _)) = Box::pin(entrance.pass(&worker, REFUSAL, stream, peer)).await {
                         // Whoever takes longer is closed all the same.
-                        let _ = refuse(stream).await;
+                        let _ = refuse(stream, answer).await;
                     }
                 };
                 let _ = tokio::time::timeout(REFUSAL, refusal).await;
@@ -117,16 +133,36 @@ impl Door {
     }
 }
 
-/// Answers whatever is asked with 503.
-async fn refuse(mut stream: Stream) -> io::Result<()> {
-    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\
-        retry-after: 1\r\nx-understudy-error: too_many_connections\r\n\r\n";
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\
+    retry-after: 1\r\nx-understudy-error: too_many_connections\r\n\r\n";
+
+const TOO_MANY_OF_CLIENT: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\ncontent-length: 0\r\n\
+    retry-after: 1\r\nx-understudy-error: too_many_connections_of_client\r\n\r\n";
+
+/// Counts a connection for its client; none, if that one has too many. Proxies that are trusted are many clients in one,
+/// and whoever comes over a socket file has no address.
+fn client_of(worker: &Worker, peer: &Peer) -> Option<Connected> {
+    let trusted = || {
+        let snapshot = worker.live.snapshot()?;
+        let address = peer.address?.ip().to_canonical();
+        let trusted = snapshot.trusted_proxies.as_deref()?;
+        trusted.iter().any(|network| network.contains(&address)).then_some(())
+    };
+    let address = peer.address.map(|address| address.ip());
+    match worker.clients.limits_connections() && trusted().is_none() {
+        true => worker.clients.connect(address),
+        false => worker.clients.connect(None),
+    }
+}
+
+/// Answers whatever is asked.
+async fn refuse(mut stream: Stream, answer: &[u8]) -> io::Result<()> {
     let mut unread = [0; 1_024];
     // A client that is answered before it has asked takes the answer for a fault.
     if stream.read(&mut unread).await? == 0 {
         return Ok(());
     }
-    stream.write_all(ANSWER).await?;
+    stream.write_all(answer).await?;
     stream.shutdown().await?;
     // Closing on bytes that nobody read resets the connection, and the answer with it.
     while stream.read(&mut unread).await? > 0 {}

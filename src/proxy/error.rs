@@ -95,6 +95,7 @@ impl ClientError {
             }
             ClientError::TargetTooLong => StatusCode::URI_TOO_LONG,
             ClientError::TooMany => StatusCode::SERVICE_UNAVAILABLE,
+            ClientError::TooManyOfClient | ClientError::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             ClientError::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
         }
     }
@@ -133,6 +134,16 @@ pub fn refusal(reason: ClientError) -> Response<Bytes> {
     let mut response = compose(reason.status(), reason.label());
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);
+    response
+}
+
+/// The answer to a request that came too soon. Its connection may go on.
+#[must_use]
+pub fn too_soon() -> Response<Bytes> {
+    let reason = ClientError::TooManyRequests;
+    let mut response = compose(reason.status(), reason.label());
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 

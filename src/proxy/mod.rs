@@ -7,6 +7,7 @@ pub mod access;
 pub mod answer;
 pub mod body;
 pub mod client;
+pub mod clients;
 pub mod connection;
 mod decisions;
 pub mod door;

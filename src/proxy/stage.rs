@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::Response;
+use http::{HeaderMap, Response};
 
 use super::answer::{Answer, Finish};
 use super::client::Turn;
+use super::clients::Clients;
 use super::error;
 use super::pair::{Facts, Pair};
 use super::patience::{Pace, Patience};
@@ -21,7 +22,8 @@ use crate::engine::ruleset::Route;
 use crate::engine::vocab::ExchangeId;
 use crate::live::Live;
 use crate::live::snapshot::{LiveRoute, Snapshot};
-use crate::live::tally::{Label as _, Made, WorkerTally};
+use crate::live::tally::{ClientError, Label as _, Made, WorkerTally};
+use crate::telemetry::clock;
 
 /// One worker's share of the data plane.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub struct Worker {
     pub shadow: shadow::Sender,
     /// Its counters apart from routes.
     pub tally: Arc<WorkerTally>,
+    /// What each client has at once, over all workers.
+    pub clients: Arc<Clients>,
     /// What it refuses from clients.
     pub refusals: Arc<Refusals>,
     /// Random bits of this process and the worker's number.
@@ -46,6 +50,26 @@ pub struct Worker {
     pub exchanges: AtomicU64,
     /// Whether another process accepts in this one's place: each answer then says that its connection is the last one's.
     pub leaves: AtomicBool,
+}
+
+impl Worker {
+    /// Whether one more request is within what its client may ask; if not, it is counted as refused.
+    #[must_use]
+    pub fn lets_ask(&self, origin: &Origin, headers: &HeaderMap) -> bool {
+        if !self.clients.limits_requests() {
+            return true;
+        }
+        let snapshot = self.live.snapshot();
+        let trusted = snapshot
+            .as_deref()
+            .and_then(|snapshot| snapshot.trusted_proxies.as_deref());
+        let client = origin.provenance.client(headers, trusted);
+        let within = client.is_none_or(|client| self.clients.may_ask(client, clock::monotonic()));
+        if !within {
+            self.refusals.book(&origin.peer, ClientError::TooManyRequests, None);
+        }
+        within
+    }
 }
 
 /// Where a request came from.

@@ -11,8 +11,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::support::{
-    Authority, Backend, Client, Instance, Listener, Nobody, Plan, Reply, Shopper, Sidecar, Socket, deadline, get, pair,
-    request,
+    Authority, Backend, Client, Instance, Listener, Nobody, Plan, Reply, Shopper, Sidecar, Socket, deadline,
+    eventually, get, pair, request,
 };
 
 async fn echo() -> Backend {
@@ -234,4 +234,89 @@ async fn the_proxy_protocol_comes_before_tls() {
         .send(request(Method::GET, "/", &[], ""))
         .await;
     assert_eq!(answer.text(), "192.0.2.1|https|443");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_client_has_no_more_connections_than_it_may_and_others_are_let_in() {
+    let legacy = echo().await;
+    let sidecar = Plan::new(&legacy, &Nobody::open())
+        .route("flag: false")
+        .listeners("[ { address: \"127.0.0.1:0\", proxy_protocol: true } ]")
+        .more("limits: { connections_per_client: 2 }")
+        .start();
+    let ask = async |last: u8| {
+        let mut client = Socket::connect(sidecar.address).await;
+        let header = format!("PROXY TCP4 192.0.2.{last} 198.51.100.1 12345 443\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.send(header).await;
+        let answer = client.message().await;
+        (client, answer)
+    };
+    let mut open = Vec::new();
+    for (last, expected) in [(1, 200), (1, 200), (1, 429), (2, 200), (1, 429)] {
+        let (client, answer) = ask(last).await;
+        assert_eq!(answer.status(), expected);
+        if expected == 429 {
+            assert_eq!(
+                (answer.header("x-understudy-error"), answer.header("retry-after")),
+                ("too_many_connections_of_client", "1")
+            );
+        } else {
+            open.push(client);
+        }
+    }
+    assert_eq!(
+        sidecar.metric(CLIENT_ERRORS, &["too_many_connections_of_client"]).await,
+        2.0
+    );
+    drop(open.remove(0));
+    eventually("room for another one", async || ask(1).await.1.status() == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_client_asks_no_more_often_than_it_may_whoever_passes_it_on() {
+    let legacy = echo().await;
+    let start = |more: &str| {
+        Plan::new(&legacy, &Nobody::open())
+            .route("flag: false")
+            .more(&format!(
+                "limits: {{ requests_per_client: 5, connections_per_client: 3 }}\n{more}"
+            ))
+            .start()
+    };
+    let sidecar = start("");
+    let mut client = Client::connect(sidecar.address).await;
+    let mut answers = Vec::new();
+    for _ in 0..40 {
+        answers.push(client.send(request(Method::POST, "/", &[], "body")).await);
+    }
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
+    assert!(refused.len() > 10 && refused.len() <= 35, "{}", refused.len());
+    for answer in &refused {
+        assert_eq!(
+            (answer.header("x-understudy-error"), answer.header("retry-after")),
+            ("too_many_requests", "1")
+        );
+    }
+    assert_eq!(legacy.count(), answers.len() - refused.len());
+    #[allow(clippy::cast_precision_loss, reason = "a count of a test")]
+    let counted = refused.len() as f64;
+    assert_eq!(sidecar.metric(CLIENT_ERRORS, &["too_many_requests"]).await, counted);
+    eventually("the next second", async || {
+        get(sidecar.address, "/", &[]).await.status == 200
+    })
+    .await;
+    // Behind a proxy that is trusted, each of its clients is counted by itself, and the proxy's connections are not.
+    let sidecar = start("trusted_proxies: [ 127.0.0.1 ]");
+    let mut open = Vec::new();
+    for at in 0..8 {
+        let mut proxy = Client::connect(sidecar.address).await;
+        for _ in 0..4 {
+            let client = format!("192.0.2.{at}");
+            let answer = proxy
+                .send(request(Method::GET, "/", &[("x-forwarded-for", &client)], ""))
+                .await;
+            assert_eq!(answer.status, 200);
+        }
+        open.push(proxy);
+    }
 }

@@ -128,6 +128,13 @@ record! {
         tunnels: Count = "4096",
         /// Client connections at once; one more is answered with 503.
         connections: Count = "20000",
+        /// Connections of one client at once, an IPv4 address or a /64 of IPv6; one more is answered with 429. `null` is no
+        /// limit: behind a load balancer that does not speak the PROXY protocol and is not among `trusted_proxies` all
+        /// clients are one.
+        connections_per_client: Option<Count> = "null",
+        /// Requests of one client in a second, and as many at once; one more is answered with 429. `null` is no limit.
+        /// Behind `trusted_proxies` the client is the one whom they name.
+        requests_per_client: Option<Count> = "null",
         /// Requests on their way to one backend at once; one more is answered with 503.
         in_flight: Count = "4096",
         /// Whether a client over HTTP/1 that closes its sending half after a request gets the answer. Most clients that do

@@ -92,6 +92,10 @@ async fn answer(
     pace: Arc<Pace>,
 ) -> Result<Response<Paced>, h2::Error> {
     let response = match fields::admit(&mut request, settings.head) {
+        Ok(()) if !worker.lets_ask(&origin, request.headers()) => {
+            let finish = Finish(Arc::clone(&origin.turn));
+            error::too_soon().map(|body| Answer::Made(Some(body), finish))
+        }
         Ok(()) => Box::pin(exchange(worker, origin, request)).await,
         Err(Rejected::Malformed) => return Err(h2::Reason::PROTOCOL_ERROR.into()),
         Err(Rejected::Refused(reason)) => {
