@@ -244,6 +244,18 @@ fn process(page: &mut Page, live: &Live) {
         let value = sum(workers().map(|worker| worker.client_errors.value(*reason)));
         page.sample(names::CLIENT_ERRORS, &[("reason", reason.label())], value);
     }
+    page.family(names::REQUESTS);
+    page.sample(
+        names::REQUESTS,
+        &[],
+        sum(workers().map(|worker| worker.requests.value())),
+    );
+    page.family(names::ABANDONED);
+    page.sample(
+        names::ABANDONED,
+        &[],
+        sum(workers().map(|worker| worker.abandoned.value())),
+    );
     page.family(names::ACCEPTED);
     page.sample(
         names::ACCEPTED,

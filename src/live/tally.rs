@@ -496,6 +496,10 @@ pub struct FlagTally {
 pub struct WorkerTally {
     /// Client connections accepted.
     pub accepted: Counter,
+    /// Requests that were begun.
+    pub requests: Counter,
+    /// Those of them whose client left before an answer began.
+    pub abandoned: Counter,
     /// Client connections ended for what arrived on them.
     pub client_errors: By<{ ClientError::COUNT }>,
     /// TLS handshakes that came about, by version.

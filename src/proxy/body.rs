@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -143,16 +144,16 @@ impl Source {
     /// The backend's word that it wants the body will not be heard: it is sent as it comes.
     pub fn let_go(&self) {
         if let Source::Stream(upload) = self
-            && let Some((gate, _)) = &upload.lock().gate
+            && let Some((gate, ..)) = &upload.lock().gate
         {
             gate.open();
         }
     }
 
-    /// Keeps the client waiting until the gate opens.
-    pub fn hold_back(&self, gate: Arc<Gate>) {
+    /// Keeps the client waiting until the gate opens, at most for [`expect::patience`] with a backend of this timeout.
+    pub fn hold_back(&self, gate: Arc<Gate>, timeout: Duration) {
         if let Source::Stream(upload) = self {
-            upload.lock().gate = Some((gate, false));
+            upload.lock().gate = Some((gate, expect::patience(timeout), false));
         }
     }
 
@@ -196,8 +197,8 @@ struct State {
     // The trailers, once they have come, and whether this attempt is still to get them.
     trailers: Option<HeaderMap>,
     owes_trailers: bool,
-    // What the client waits for, and whether the time for it runs.
-    gate: Option<(Arc<Gate>, bool)>,
+    // What the client waits for and for how long, and whether the time for it runs.
+    gate: Option<(Arc<Gate>, Duration, bool)>,
 }
 
 impl std::fmt::Debug for State {
@@ -329,9 +330,9 @@ impl State {
     }
 
     fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some((gate, runs)) = &mut self.gate {
+        if let Some((gate, wait, runs)) = &mut self.gate {
             if !std::mem::replace(runs, true) {
-                self.patience.deadline().set(expect::PATIENCE);
+                self.patience.deadline().set(*wait);
             }
             if gate.poll_open(cx).is_pending() {
                 ready!(self.patience.deadline().poll_due(cx));
@@ -599,7 +600,7 @@ mod tests {
             attempts: 0,
             trailers: None,
             owes_trailers: false,
-            gate: gate.map(|gate| (gate, false)),
+            gate: gate.map(|gate| (gate, expect::patience(Duration::MAX), false)),
         }))))
     }
 

@@ -31,7 +31,7 @@ use crate::engine::ruleset::Route;
 use crate::engine::vocab::{ExchangeId, Side, SubjectHash};
 use crate::live::budget::Hold;
 use crate::live::snapshot::Snapshot;
-use crate::live::tally::{Made, Skipped, Unidentified};
+use crate::live::tally::{Made, Skipped, Unidentified, WorkerTally};
 
 /// A request's body as far as it has come.
 enum Arrived {
@@ -61,8 +61,10 @@ pub fn exchange(
 ) -> impl Future<Output = Response<Answer>> + Send {
     let (mut head, incoming) = request.into_parts();
     async move {
+        let under_way = UnderWay::count(&worker.tally);
         let mut line = None;
         let mut response = answer(&worker, &origin, &mut head, incoming, &mut line).await;
+        under_way.answered();
         if let Some(mut line) = line {
             line.status = Some(response.status());
             // Nobody else's has this name: it is removed from what backends answer.
@@ -74,6 +76,28 @@ pub fn exchange(
             response.body_mut().log(line);
         }
         response
+    }
+}
+
+/// A request that is counted: each is answered by a backend or by us, or its client left before.
+struct UnderWay<'w>(Option<&'w WorkerTally>);
+
+impl<'w> UnderWay<'w> {
+    fn count(tally: &'w WorkerTally) -> Self {
+        tally.requests.add();
+        Self(Some(tally))
+    }
+
+    fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if let Some(tally) = self.0 {
+            tally.abandoned.add();
+        }
     }
 }
 
@@ -168,7 +192,7 @@ async fn answer(
     let pair = stage.pair(id, facts);
     let source = stage.attach(rules, head, &decision, &pair, subjects.as_ref(), arrived);
     if let Some(gate) = gate {
-        source.hold_back(gate);
+        source.hold_back(gate, snapshot.backend(decision.served).timeout);
     }
     let answered = super::failover::serve(&stage, rules, &pair, head, &source).await;
     let keep = (pair.compared && decision.served == answered.side).then(|| snapshot.limits.capture);
@@ -238,7 +262,7 @@ impl Stage<'_> {
         let gate = arrived.expectation(head, &wants);
         let source = self.source(arrived, None);
         if let Some(gate) = gate {
-            source.hold_back(gate);
+            source.hold_back(gate, self.snapshot.backend(Side::Legacy).timeout);
         }
         let facts = Facts {
             epoch: self.route.word.epoch(),

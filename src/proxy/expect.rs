@@ -14,7 +14,13 @@ use http::header;
 use http::request::Parts;
 
 /// How long a backend has to say that it wants the body: as long as common clients would wait for it themselves.
-pub const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The same for a backend of this timeout. Many never say it and wait for the body, so half of the time is left for that.
+#[must_use]
+pub fn patience(timeout: Duration) -> Duration {
+    PATIENCE.min(timeout / 2)
+}
 
 /// Stands before a body until its backend wants it.
 #[derive(Debug, Default)]

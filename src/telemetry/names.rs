@@ -37,6 +37,8 @@ names! {
     ANSWERS_MADE = counter "understudy_answers_made_total", "Answers that the sidecar gave in place of a backend, by reason.";
     CLIENT_ERRORS = counter "understudy_client_errors_total", "Client connections ended for what arrived on them, by reason.";
     CONNECTIONS = gauge "understudy_connections", "Open client connections.";
+    REQUESTS = counter "understudy_requests_total", "Requests that arrived and were not refused for what they look like.";
+    ABANDONED = counter "understudy_requests_abandoned_total", "Requests whose client left before an answer to them began.";
     ACCEPTED = counter "understudy_connections_accepted_total", "Client connections accepted.";
     HANDSHAKES = counter "understudy_tls_handshakes_total", "TLS handshakes with clients that came about, by version.";
     HANDSHAKES_FAILED = counter "understudy_tls_handshakes_failed_total", "TLS handshakes with clients that came to nothing, by reason.";

@@ -53,9 +53,12 @@ impl Crowd {
             let excused = matches!(&*reason, "too_many_connections" | "overload");
             if !excused && self.must_succeed(promise, since) {
                 self.complain(format!(
-                    "{} {} was answered {reason} in calm weather",
+                    "{} {} was answered {reason} in calm weather after {:?}, chunked {}, {} bytes",
                     promise.method,
-                    promise.target()
+                    promise.target(),
+                    since.elapsed(),
+                    promise.chunked,
+                    promise.body.len()
                 ));
             }
             return;

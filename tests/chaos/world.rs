@@ -206,6 +206,16 @@ async fn sums(instance: &Instance) -> Vec<String> {
     if instance.metric("understudy_panics_total", &[]).await != 0.0 {
         wrong.push("tasks panicked".to_owned());
     }
+    let all = async |name: &str| instance.metric(name, &[]).await;
+    let arrived = all("understudy_requests_total").await;
+    let served = all("understudy_responses_total").await;
+    let refused = all("understudy_answers_made_total").await;
+    let left = all("understudy_requests_abandoned_total").await;
+    if served + refused + left != arrived || served == 0.0 || refused == 0.0 || left == 0.0 {
+        wrong.push(format!(
+            "served {served} + refused {refused} + left {left} is not arrived {arrived}"
+        ));
+    }
     let route = |name: &str| format!("route=\"{name}\"");
     let eligible = instance.metric("routing_assignments_count", &[&route(ROUTES[0])]).await;
     let mirrored = instance.metric("understudy_copies_total", &[&route(ROUTES[0])]).await;

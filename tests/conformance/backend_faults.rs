@@ -250,6 +250,29 @@ async fn a_silent_backend_is_a_504_however_late_the_end_of_the_upload_came() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_knows_no_expectations_gets_the_body_before_its_time_is_up() {
+    let legacy = crate::recorder::Recorder::open().await;
+    for timeout in ["400ms", "1s"] {
+        let plan = Plan::new(&legacy, &Nobody::open()).route("flag: false");
+        let sidecar = plan.legacy_more(&format!("timeout: {timeout}")).start();
+        let mut client = Socket::connect(sidecar.address).await;
+        client
+            .send("POST /expect HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+            .await;
+        // Whoever is not told for a while goes on (RFC 9110 section 10.1.1).
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        client.send("hello").await;
+        let answer = loop {
+            let answer = client.message().await;
+            if answer.status() >= 200 {
+                break answer;
+            }
+        };
+        assert_eq!((answer.status(), &*answer.body), (200, &b"hello"[..]), "{timeout}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_that_come_on_an_idle_connection_close_it() {
     for said in [
         "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged",
