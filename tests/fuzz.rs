@@ -2,7 +2,7 @@
 //! a seed makes of them.
 //!
 //! A failing input is printed; it becomes a file in its corpus. `UNDERSTUDY_LONG=1` runs each target for minutes;
-//! `UNDERSTUDY_SEED=<seed>` repeats a run. Under a nightly toolchain `fuzz/` drives the same functions by coverage.
+//! `UNDERSTUDY_SEED=<seed>` repeats a run.
 
 #![allow(
     missing_docs,
