@@ -124,8 +124,19 @@ async fn http1(
     let ended = if let Some(ended) = first {
         ended
     } else {
-        Pin::new(&mut connection).graceful_shutdown();
-        (&mut connection).await
+        // A request that has arrived and that nobody has looked at is answered, too.
+        let looked = if asked.turn.is_busy() {
+            None
+        } else {
+            now_or_never(&mut connection).await
+        };
+        match looked {
+            Some(ended) => ended,
+            None => {
+                Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
+            }
+        }
     };
     match asked.take_upgrade() {
         Upgrade::Unasked => {}
@@ -142,22 +153,21 @@ async fn http1(
     }
 }
 
-/// Waits for `ended`, or until `drain` turns true; a request that has arrived is read before its connection is told to end.
+/// Waits for `ended`, or until `drain` turns true: an answer that is ready at the same time then says that it is the last.
 async fn until<T>(mut ended: impl Future<Output = T> + Unpin, drain: &mut watch::Receiver<bool>) -> Option<T> {
     let unseen = drain.clone();
     let mut told = pin!(draining(drain));
     let mut asked = false;
     poll_fn(|cx| {
-        if let Poll::Ready(ended) = Pin::new(&mut ended).poll(cx) {
-            return Poll::Ready(Some(ended));
-        }
         // Once asked, it wakes this task by itself, which has no other: between that and a change it need not be asked again
         // with every request.
-        if asked && matches!(unseen.has_changed(), Ok(false)) {
-            return Poll::Pending;
+        if !asked || !matches!(unseen.has_changed(), Ok(false)) {
+            asked = true;
+            if told.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
         }
-        asked = true;
-        told.as_mut().poll(cx).map(|()| None)
+        Pin::new(&mut ended).poll(cx).map(Some)
     })
     .await
 }
@@ -165,6 +175,17 @@ async fn until<T>(mut ended: impl Future<Output = T> + Unpin, drain: &mut watch:
 async fn draining(drain: &mut watch::Receiver<bool>) {
     // An error means that nobody is left who could end it, which is the same.
     let _ = drain.wait_for(|draining| *draining).await;
+}
+
+/// What a future comes to if it is asked once.
+async fn now_or_never<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    poll_fn(|cx| {
+        Poll::Ready(match Pin::new(&mut *future).poll(cx) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 fn refuse(origin: &Origin, reason: ClientError) -> Response<Answer> {

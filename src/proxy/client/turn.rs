@@ -105,6 +105,12 @@ impl Turn {
         }
     }
 
+    /// Whether a request over HTTP/1 is under way.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.phase.load(Relaxed) == BUSY
+    }
+
     /// What the client sends after its last request is no HTTP: the request asked for another protocol and gets it.
     /// To be called before the answer leaves. From here no limit of HTTP holds.
     pub fn switch_protocols(&self) {
