@@ -241,7 +241,7 @@ listeners: [{ address: 127.0.0.1:8080 }]
 limits: {}
 backends:
   legacy: { url: http://127.0.0.1:9001, retired: true }
-  new: { url: http://127.0.0.1:9002, http: 2 }
+  new: { url: http://127.0.0.1:9002, copies: dry_run }
   twin: { url: http://127.0.0.1:9003 }
 routes:
   - name: a
@@ -270,7 +270,6 @@ routes:
             (1, 1),
             (2, 1),
             (6, 41),
-            (7, 44),
             (8, 3),
             (12, 16),
             (12, 18),
