@@ -38,8 +38,10 @@ pub struct Load {
     idle: VecDeque<usize>,
     requests: Vec<Vec<u8>>,
     input: Vec<u8>,
-    // Whether a client asks again as soon as it has its answer.
+    // Whether somebody asks again as soon as there is an answer: the connection that has been idle for longest.
     again: bool,
+    // Requests under way at most.
+    at_once: usize,
     latencies: Option<Vec<u64>>,
     count: Count,
 }
@@ -55,6 +57,7 @@ impl Load {
             requests: ask.requests(),
             input: vec![0; 64 * 1_024],
             again: false,
+            at_once: usize::MAX,
             latencies: None,
             count: Count::default(),
         };
@@ -73,6 +76,11 @@ impl Load {
         Ok(load)
     }
 
+    /// From now on so many requests are under way at most; the connections take turns.
+    pub fn limit(&mut self, at_once: usize) {
+        self.at_once = at_once;
+    }
+
     /// What came of it so far.
     pub fn count(&self) -> Count {
         self.count
@@ -82,9 +90,12 @@ impl Load {
     pub fn closed_until(&mut self, end: Instant) -> io::Result<()> {
         self.again = true;
         while Instant::now() < end {
-            // All of them at first, and later those that were broken off.
+            // All that may at first, and later those that were broken off.
             for _ in 0..self.idle.len() {
-                if let Some(at) = self.idle.pop_front() {
+                let under_way = self.clients.len() - self.idle.len();
+                if under_way < self.at_once
+                    && let Some(at) = self.idle.pop_front()
+                {
                     self.ask(at)?;
                 }
             }
@@ -208,11 +219,14 @@ impl Load {
         if let (Some(latencies), Some(asked)) = (&mut self.latencies, client.asked.take()) {
             latencies.push(u64::try_from(asked.elapsed().as_nanos()).unwrap_or(u64::MAX));
         }
-        if self.again {
-            self.ask(at)
-        } else {
-            self.idle.push_back(at);
-            Ok(())
+        self.idle.push_back(at);
+        match self.idle.pop_front() {
+            Some(next) if self.again => self.ask(next),
+            Some(next) => {
+                self.idle.push_front(next);
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 

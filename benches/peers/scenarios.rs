@@ -356,7 +356,8 @@ impl Bench {
         };
         self.compare("10,000 flags / 10", &base, &flags, CONNECTIONS)?;
         self.compare("1,000 routes / 1", &base, &routes, CONNECTIONS)?;
-        self.compare("5,000 connections / 32", &base, &base, 5_000)?;
+        self.compare("5,000 connections / 32, 32 requests at a time", &base, &base, 5_000)?;
+        self.crowd(&base)?;
         let both = |workers| Job {
             workers,
             core: Core::Any,
@@ -370,7 +371,7 @@ impl Bench {
         let many = self.programs.start(Program::Understudy, many)?.0;
         let mut rounds = Vec::new();
         for _ in 0..self.effort.rounds {
-            let more = self.closed(&many, connections, Ask::Get)?.micros;
+            let more = self.closed_by(&many, connections, CONNECTIONS, Ask::Get)?.micros;
             let less = self.closed(&few, CONNECTIONS, Ask::Get)?.micros;
             rounds.push((more, less));
         }
@@ -389,9 +390,31 @@ impl Bench {
         Ok(())
     }
 
+    /// Thousands of requests at the same time leave every cache: what that costs anybody is shown beside us.
+    fn crowd(&mut self, job: &Job) -> io::Result<()> {
+        const CROWD: usize = 5_000;
+        let ours = self.programs.start(Program::Understudy, job)?.0;
+        let peers = self.start_peers(&self.peers, job);
+        let mut rounds = Vec::new();
+        for _ in 0..self.effort.rounds.min(5) {
+            let mut round = Vec::new();
+            for proxy in std::iter::once(&ours).chain(&peers) {
+                round.push(self.closed(proxy, CROWD, Ask::Get)?.micros);
+            }
+            rounds.push(round);
+        }
+        self.ratios("5,000 requests at a time", &rounds, &peers, |_| None, &None);
+        Ok(())
+    }
+
     /// One round of the closed loop. What a mirror still has to do when the clients have stopped belongs to its cost.
     fn closed(&self, proxy: &Proxy, connections: usize, ask: Ask) -> io::Result<Sample> {
+        self.closed_by(proxy, connections, connections, ask)
+    }
+
+    fn closed_by(&self, proxy: &Proxy, connections: usize, at_once: usize, ask: Ask) -> io::Result<Sample> {
         let mut load = Load::connect(proxy.address, connections, ask)?;
+        load.limit(at_once);
         load.closed_until(Instant::now() + Duration::from_millis(300))?;
         let (before, asked) = (proxy.cpu_nanos()?, load.count().answered);
         load.closed_until(Instant::now() + self.effort.span)?;

@@ -88,7 +88,7 @@ impl Door {
                 self.turn_away(stream, peer, entrance, TOO_MANY_OF_CLIENT);
                 return;
             };
-            let connection = connection::serve(worker, settings.connection, stream, peer, ending);
+            let connection = Box::pin(connection::serve(worker, settings.connection, stream, peer, ending));
             drop(spawn::task("connection", async move {
                 connection.await;
                 drop((counted, connected, serving));

@@ -48,6 +48,10 @@ const SHED: usize = 1_024;
 /// What a copy takes in memory beside its head and body.
 const OVERHEAD: usize = 1_024;
 
+/// The least that it takes: the buffers that the request and legacy's answer were read into stay as long as anything in
+/// them is needed.
+const BUFFERS: usize = 16 << 10;
+
 /// By how much a copy's head is longer than the head of the request it is copied from: `x-understudy-shadow: 1`.
 const MARKER_BYTES: usize = 24;
 
@@ -122,7 +126,7 @@ impl Waiting {
     }
 
     fn new(copy: Copy, since_nanos: u64) -> Self {
-        let bytes = (copy.body.len() + head_bytes(&copy.head) + OVERHEAD) as u64;
+        let bytes = (copy.body.len() + head_bytes(&copy.head) + OVERHEAD).max(BUFFERS) as u64;
         Self {
             copy,
             since_nanos,
@@ -246,6 +250,17 @@ impl<'a> Underway<'a> {
         }
     }
 
+    /// Whether the route has room for so much more of this copy's answer.
+    fn grow(&mut self, bytes: u64, max_bytes: u64) -> bool {
+        let mut lanes = lock(self.lanes);
+        let fits = lanes.bytes + bytes <= max_bytes;
+        if fits {
+            lanes.bytes += bytes;
+            self.bytes += bytes;
+        }
+        fits
+    }
+
     fn over(mut self) {
         self.over = true;
     }
@@ -321,7 +336,7 @@ impl Courier {
             let Some(waiting) = lock(lanes).next(number) else {
                 return;
             };
-            let underway = Underway::new(lanes, number, waiting.bytes);
+            let mut underway = Underway::new(lanes, number, waiting.bytes);
             let pair = Arc::clone(&waiting.copy.pair);
             let side = pair.served.other();
             let allowed = lock(lanes).breakers[side.index()].allows(clock::monotonic());
@@ -335,7 +350,7 @@ impl Courier {
                 pair.route.tally(shard).copies.add(side);
                 let unfinished = Unfinished(Some(&pair));
                 let copy_bytes = head_bytes(&waiting.copy.head) + MARKER_BYTES;
-                let (mut run, mut answer) = self.deliver(waiting).await;
+                let (mut run, mut answer) = self.deliver(waiting, &mut underway).await;
                 lock(lanes).breakers[side.index()].saw(run.status.is_some(), clock::monotonic());
                 if run.status == Some(431) && !lock(lanes).would_be_too_long(side, copy_bytes) {
                     run.cancelled = true;
@@ -348,7 +363,7 @@ impl Courier {
         }
     }
 
-    async fn deliver(&self, waiting: Waiting) -> (Run, Option<Box<KeptAnswer>>) {
+    async fn deliver(&self, waiting: Waiting, underway: &mut Underway<'_>) -> (Run, Option<Box<KeptAnswer>>) {
         let left = waiting.copy.bounds.timeout.saturating_sub(waiting.waited());
         let Copy {
             pair,
@@ -357,6 +372,7 @@ impl Courier {
             hold,
             backend,
             cap,
+            bounds,
             ..
         } = waiting.copy;
         let tally = pair.route.tally(self.live.shadow_shard());
@@ -407,12 +423,14 @@ impl Courier {
                 Ok(Some(Ok(frame))) => {
                     if let Some(data) = frame.data_ref() {
                         read += data.len();
-                        if pair.compared {
+                        if pair.compared && underway.grow(data.len() as u64, bounds.max_bytes) {
                             keep.frame(data);
+                        } else if pair.compared {
+                            keep.body = Kept::NoMemory;
                         }
                     }
                     // Whoever floods is cut off; what it said so far is its answer, too long to be compared.
-                    if read > cap {
+                    if read > cap || matches!(keep.body, Kept::NoMemory) {
                         return (run, keep.finish(parts.status.as_u16()));
                     }
                     continue;

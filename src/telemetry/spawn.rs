@@ -22,6 +22,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let watched = Watched { name, done: false };
+    // A future that another awaits lies in it twice: where it was handed over, and where it is awaited.
+    let future = Box::pin(future);
     #[allow(clippy::disallowed_methods, reason = "the one place that spawns")]
     tokio::spawn(async move {
         let mut watched = watched;

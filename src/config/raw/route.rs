@@ -122,7 +122,8 @@ record! {
         percent: Percent = "100",
         /// Copies of this route under way at once; one more is skipped.
         max_in_flight: Count = "64",
-        /// What this route's copies may take together, heads and bodies; what exceeds it is skipped.
+        /// What this route's copies and their answers may take together, heads and bodies, at least 16 KiB for each: a copy that
+        /// exceeds it is skipped, an answer that does is cut off and not compared.
         max_bytes: ByteSize = "16MiB",
         /// The longest wait for the answer to a copy.
         timeout: At<Timeout> = "10s",

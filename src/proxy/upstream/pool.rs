@@ -21,7 +21,7 @@ use crate::telemetry::clock;
 const DISTRUST: Duration = Duration::from_secs(300);
 
 /// Idle connections kept per backend address and worker.
-const KEPT: usize = 256;
+const KEPT: usize = 4_096;
 
 /// The idle connections of one worker.
 #[derive(Debug)]
