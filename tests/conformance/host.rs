@@ -21,6 +21,8 @@ async fn no_host_two_hosts_or_an_illegal_one_are_refused() {
         "Host: a?b\r\n",
         "Host: a\\b\r\n",
         "Host: a:b\r\n",
+        "Host: a%\r\n",
+        "Host: a%4g\r\n",
         "Host: a:80:80\r\n",
         "Host: a:999999\r\n",
         "Host: [::1\r\n",

@@ -289,11 +289,17 @@ fn is_host(bytes: &[u8]) -> bool {
     };
     let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(byte);
     name.iter().all(legal)
+        && memchr::memchr_iter(b'%', name).all(|at| is_escape(&name[at + 1..]))
         && match port {
             [] => true,
             [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
             _ => false,
         }
+}
+
+// What follows a percent sign (RFC 3986 section 2.1).
+fn is_escape(rest: &[u8]) -> bool {
+    matches!(rest, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
 }
 
 fn fault_in_head(bytes: &[u8], limits: Limits) -> usize {
