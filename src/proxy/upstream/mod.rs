@@ -13,6 +13,7 @@ mod failure;
 mod limits;
 mod pool;
 mod reach;
+mod record;
 #[cfg(test)]
 mod tests;
 mod two;

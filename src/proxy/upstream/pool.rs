@@ -1,6 +1,5 @@
 //! The idle connections of one worker, and the rules by which they are used again.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -26,7 +25,8 @@ const KEPT: usize = 4_096;
 /// The idle connections of one worker.
 #[derive(Debug)]
 pub struct Pool {
-    idle: Mutex<HashMap<u64, Idle>>,
+    // Replicas are few, and looked for with every request: a list is faster than a map.
+    idle: Mutex<Vec<(u64, Idle)>>,
     turn: AtomicUsize,
     pub(super) sweep: Arc<Sweep>,
 }
@@ -113,7 +113,7 @@ impl Lease {
             // Its last byte came just now, and the clock was read for that.
             connection.since_nanos = connection.wire.last_read_nanos();
             let mut idle = self.pool.lock();
-            let kept = idle.entry(self.busy.target.id).or_default();
+            let kept = of(&mut idle, self.busy.target.id);
             if kept.connections.len() < KEPT {
                 kept.connections.push(connection);
             }
@@ -135,7 +135,7 @@ impl Pool {
     /// Closes what has been idle for too long. To be called now and then.
     pub fn prune(&self) {
         let now = clock::monotonic_nanos();
-        self.lock().retain(|_, kept| {
+        self.lock().retain_mut(|(_, kept)| {
             let distrust = kept.connections.iter().any(|c| c.closed_young(now));
             kept.distrust(distrust, now);
             kept.connections
@@ -155,27 +155,25 @@ impl Pool {
     /// The turn to open a connection for many requests to a replica.
     pub(super) fn opening(&self, target: &Target) -> Arc<tokio::sync::Mutex<()>> {
         let mut idle = self.lock();
-        Arc::clone(idle.entry(target.id).or_default().opening.get_or_insert_default())
+        Arc::clone(of(&mut idle, target.id).opening.get_or_insert_default())
     }
 
     /// Lets others use a connection for many requests.
     pub(super) fn share(&self, target: &Target, two: &Arc<Two>) {
-        self.lock().entry(target.id).or_default().shared.push(Arc::clone(two));
+        of(&mut self.lock(), target.id).shared.push(Arc::clone(two));
     }
 
     /// Notes that a backend closed a connection without announcing it.
     pub(super) fn distrust(&self, target: &Target) {
         let mut idle = self.lock();
-        idle.entry(target.id)
-            .or_default()
-            .distrust(true, clock::monotonic_nanos());
+        of(&mut idle, target.id).distrust(true, clock::monotonic_nanos());
     }
 
     /// A connection that may be written to, if there is one.
     pub(super) fn take(&self, target: &Target, repeatable: bool) -> Option<Way> {
         let now = clock::monotonic_nanos();
         let mut idle = self.lock();
-        let idle = idle.get_mut(&target.id)?;
+        let (_, idle) = idle.iter_mut().find(|(id, _)| *id == target.id)?;
         if !idle.shared.is_empty() {
             idle.shared.retain(|two| !two.is_over());
         }
@@ -218,7 +216,16 @@ impl Pool {
         self.turn.fetch_add(1, Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Idle>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(u64, Idle)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is kept for a replica, which is noted if it is new.
+fn of(idle: &mut Vec<(u64, Idle)>, id: u64) -> &mut Idle {
+    let at = idle.iter().position(|(known, _)| *known == id).unwrap_or_else(|| {
+        idle.push((id, Idle::default()));
+        idle.len() - 1
+    });
+    &mut idle[at].1
 }
