@@ -2,7 +2,7 @@
 //!
 //! In: addresses, and the time. Out: whether one more is within the limit. A client is an IPv4 address or a /64 of IPv6, in
 //! which everybody has as many addresses as he likes. Shared by all workers, behind locks that are held for a lookup; where
-//! no limit is set nothing is looked up. Tables are bounded: connections by their number, requests by [`BUCKETS`].
+//! no limit is set nothing is looked up. Tables are bounded: connections by their number, requests by `BUCKETS`.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -2,7 +2,7 @@
 //!
 //! Pure: bytes and milliseconds in, a verdict out. Only the nine bytes of each frame's header are looked at, and the
 //! codes of resets and farewells; everything else of HTTP/2 is the library's. Frames that cost a sender little and a
-//! receiver much (RFC 9113 section 10.5) have caps per [`WINDOW_MS`], which grow with what useful requests and answers
+//! receiver much (RFC 9113 section 10.5) have caps per `WINDOW_MS`, which grow with what useful requests and answers
 //! bring along.
 
 #[cfg(test)]

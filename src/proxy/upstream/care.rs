@@ -2,7 +2,7 @@
 //! service tried again, health asked for.
 //!
 //! One task per service, ended when no configuration names it any more. What it finds it says to
-//! [`Service`](crate::live::service::Service), where workers see it with their next request.
+//! [`Service`], where workers see it with their next request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
