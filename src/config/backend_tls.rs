@@ -6,18 +6,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::ruleset::decode::At;
-use crate::engine::ruleset::problem::{Place, Problem, Problems, quote};
+use crate::engine::ruleset::problem::{Place, Problem, Problems};
 
 use super::raw::scalar::FilePath;
 use super::raw::{self, Url};
-use super::{ReadFile, path_at, read_named};
+use super::{ReadFile, path_at, pem, read_named};
 
 /// What a TLS connection to a backend begins with.
 #[derive(Clone, Debug)]
@@ -118,14 +117,9 @@ impl Reader<'_, '_> {
 
     fn certificates(&mut self, member: &str, named: &At<FilePath>) -> Option<Vec<CertificateDer<'static>>> {
         let bytes = self.file(member, named)?;
-        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-        match read {
-            Ok(certificates) if !certificates.is_empty() => Some(certificates),
-            _ => {
-                let what = format!(
-                    "{} holds no certificate in PEM",
-                    quote(&named.value.0.to_string_lossy())
-                );
+        match pem::certificates(&named.value.0, &bytes) {
+            Ok(certificates) => Some(certificates),
+            Err(what) => {
                 self.problem(
                     &named.place,
                     &format!("tls.{member}"),
@@ -203,25 +197,32 @@ impl Reader<'_, '_> {
             (Some(cert), Some(key)) => {
                 let chain = self.certificates("cert", cert)?;
                 let bytes = self.file("key", key)?;
-                let Ok(secret) = PrivateKeyDer::from_pem_slice(&bytes) else {
-                    let what = format!("{} holds no private key in PEM", quote(&key.value.0.to_string_lossy()));
-                    self.problem(
-                        &key.place,
-                        "tls.key",
-                        what,
-                        "name a file with `-----BEGIN PRIVATE KEY-----`",
-                    );
-                    return None;
-                };
-                match builder.with_client_auth_cert(chain, secret) {
-                    Ok(config) => config,
-                    Err(_) => {
+                let secret = match pem::private_key(&key.value.0, &bytes) {
+                    Ok(secret) => secret,
+                    Err(what) => {
                         self.problem(
                             &key.place,
                             "tls.key",
-                            "the key does not belong to the certificate",
-                            "name the key that `cert` was made with",
+                            what,
+                            "name a file with `-----BEGIN PRIVATE KEY-----`",
                         );
+                        return None;
+                    }
+                };
+                match builder.with_client_auth_cert(chain, secret) {
+                    Ok(config) => config,
+                    Err(error) => {
+                        let (what, remedy) = match error {
+                            rustls::Error::InconsistentKeys(_) => (
+                                "the key does not belong to the certificate".to_owned(),
+                                "name the key that `cert` was made with",
+                            ),
+                            error => (
+                                format!("the certificate and its key cannot be used: {error}"),
+                                "take an ECDSA, Ed25519 or RSA key, and the certificate made with it",
+                            ),
+                        };
+                        self.problem(&key.place, "tls.key", what, remedy);
                         return None;
                     }
                 }

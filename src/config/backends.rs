@@ -73,11 +73,11 @@ pub(super) fn build(written: raw::Backends, tls: [Option<BackendTls>; 2], proble
 }
 
 fn backend(name: &str, written: raw::Backend, tls: Option<BackendTls>, problems: &mut Problems) -> Backend {
-    let Ejection { first, longest } = Ejection {
+    let ejection = Ejection {
         first: written.ejection.first.0,
         longest: written.ejection.longest.value.0,
     };
-    if longest < first {
+    if ejection.longest < ejection.first {
         problems.problem(
             written.ejection.longest.place.clone(),
             format!("backends.{name}.ejection.longest"),
@@ -97,7 +97,7 @@ fn backend(name: &str, written: raw::Backend, tls: Option<BackendTls>, problems:
             healthy: count(health.healthy.0),
             unhealthy: count(health.unhealthy.0),
         }),
-        ejection: Ejection { first, longest },
+        ejection,
         http: written.http,
         tls,
         timeout: written.timeout.0,

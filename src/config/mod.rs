@@ -9,6 +9,7 @@ mod backend_tls;
 mod backends;
 mod build;
 mod listeners;
+mod pem;
 mod raw;
 mod reference;
 mod routes;

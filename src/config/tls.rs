@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, DnsName, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, RootCertStore, ServerConfig};
 use xxhash_rust::xxh64::Xxh64;
 
-use super::{ReadFile, path_at, raw, read_named};
+use super::{ReadFile, path_at, pem, raw, read_named};
 use crate::engine::ruleset::decode::At;
 use crate::engine::ruleset::problem::{Problem, Problems, quote};
 use crate::telemetry::clock;
@@ -186,12 +185,9 @@ impl Reading<'_> {
         remedy: &str,
     ) -> Option<Vec<CertificateDer<'static>>> {
         let bytes = self.file(member, named)?;
-        let chain = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
-        let file = quote(&named.value.0.to_string_lossy());
-        let what = match chain {
-            Ok(chain) if chain.is_empty() => format!("{file} holds no certificate"),
+        let what = match pem::certificates(&named.value.0, &bytes) {
             Ok(chain) => return Some(chain),
-            Err(error) => format!("{file} cannot be read as PEM: {error}"),
+            Err(what) => what,
         };
         self.problem(member, named, what, remedy);
         None
@@ -209,16 +205,17 @@ impl Reading<'_> {
         let key_bytes = self.file(&key_member, key);
         let (chain, key_bytes) = (chain?, key_bytes?);
         let key_file = quote(&key.value.0.to_string_lossy());
-        // What is wrong with a key is not told: the words of the error may hold a part of it.
-        let Ok(private) = PrivateKeyDer::from_pem_slice(&key_bytes) else {
-            let what = format!("{key_file} holds no private key in PEM");
-            self.problem(
-                &key_member,
-                key,
-                what,
-                "name a PEM file with the key, without a password",
-            );
-            return None;
+        let private = match pem::private_key(&key.value.0, &key_bytes) {
+            Ok(private) => private,
+            Err(what) => {
+                self.problem(
+                    &key_member,
+                    key,
+                    what,
+                    "name a PEM file with the key, without a password",
+                );
+                return None;
+            }
         };
         let cert_file = quote(&cert.value.0.to_string_lossy());
         if let Err(error) = ParsedCertificate::try_from(&chain[0]) {

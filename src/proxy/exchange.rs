@@ -173,7 +173,7 @@ async fn answer(
         route.tally(worker.shard).skipped[side.index()].add(Skipped::Upgrade);
         decision.copy = CopyTo::Nobody;
     }
-    stage.book(rules, &asked, &decision);
+    stage.book(rules, &asked, &decision, hash);
     drop(asked);
     stage.prepare(&mut head.headers, &wants);
     if let Ok(value) = HeaderValue::from_bytes(&id.to_hex()) {
@@ -277,8 +277,8 @@ impl Stage<'_> {
         self.relay(answered, &pair, &source, None, &wants, line)
     }
 
-    /// Counts the decision, and logs it for those subjects that are logged.
-    fn book<'a, S>(&self, rules: &Route, asked: &decide::Request<'a, S>, decision: &Decision)
+    /// Counts the decision, and logs it for those subjects that are logged. `only`: the subject's hash, if there is one alone.
+    fn book<'a, S>(&self, rules: &Route, asked: &decide::Request<'a, S>, decision: &Decision, only: Option<SubjectHash>)
     where
         S: Iterator<Item = &'a str> + Clone,
     {
@@ -289,7 +289,7 @@ impl Stage<'_> {
         let mut anybody = false;
         for subject in asked.subjects.clone() {
             anybody = true;
-            let hash = self.worker.live.hash(subject);
+            let hash = only.unwrap_or_else(|| self.worker.live.hash(subject));
             if decisions::is_logged(self, hash) {
                 let checks = decide::checks(self.snapshot.rules.flags(), &rules.policy, asked, subject);
                 decisions::log(self, decision, &checks, Some((subject, hash)), asked.exchange);

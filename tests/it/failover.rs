@@ -8,8 +8,8 @@ use http::Method;
 use tokio::time::Instant;
 
 use crate::support::{
-    Backend, Blackhole, Client, Listener, Located, Nobody, Plan, Reply, Script, Sidecar, Socket, deadline, get, post,
-    request, send,
+    Backend, Blackhole, Client, Listener, Located, Nobody, Plan, Reply, Script, Sidecar, Socket, deadline, echo, get,
+    post, request, send,
 };
 
 const FAILOVERS: &str = "understudy_failovers_total";
@@ -32,10 +32,6 @@ fn live_with(legacy: &impl Located, new: &impl Located, failover: &str) -> Plan 
         .route(&format!("flag: true\nwithout_identity: follow{failover}"))
         .new_more("timeout: 400ms, connect_timeout: 300ms")
         .more("served_by: true")
-}
-
-async fn echo() -> Backend {
-    Backend::answering(|r| Reply::text(r.body.clone())).await
 }
 
 /// Whether a request was answered as the backend before it gave up would have been: once, by legacy.

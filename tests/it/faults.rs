@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::support::{
     Answered, Backend, Blackhole, Client, Listener, Located, Message, Nobody, Plan, Reply, Script, Sidecar, Socket,
-    deadline, get, post, request, send,
+    deadline, get, post, request, send, upload_in_twice,
 };
 
 const MADE: &str = "understudy_answers_made_total";
@@ -182,16 +182,7 @@ async fn a_silent_backend_is_given_up_half_a_second_after_its_time_at_the_latest
 async fn a_backends_time_does_not_run_while_it_waits_for_the_client() {
     let legacy = Backend::answering(|r| Reply::text(r.body.clone())).await;
     let sidecar = before(&legacy);
-    let mut client = Socket::connect(sidecar.address).await;
-    client
-        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
-        .await;
-    for part in ["a", "b", "c", "d"] {
-        // Twice the backend's time in all.
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        client.send(part).await;
-    }
-    assert_eq!(client.message().await.body, b"abcd");
+    upload_in_twice(Duration::from_millis(500), sidecar.address).await;
 }
 
 async fn answer_in_part(part: &[u8]) -> (Message, Vec<u8>) {

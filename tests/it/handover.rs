@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::process::activated;
 use crate::support::{
-    Backend, Client, Instance, Listener, Nobody, Plan, Reply, Socket, deadline, eventually, get, request, understudy,
+    Backend, Client, Instance, Listener, Nobody, Plan, Socket, deadline, echo, eventually, get, request, understudy,
 };
 
 const LIVE: &str = "flag: NEW_SHOP\n";
@@ -88,10 +88,6 @@ impl Load {
         }
         self.done.load(Ordering::Relaxed)
     }
-}
-
-async fn echo() -> Backend {
-    Backend::answering(|r| Reply::text(r.body.clone())).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

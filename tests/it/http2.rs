@@ -10,26 +10,13 @@ use crate::support::http2::{
     CONTINUATION, Client2, DATA, END_HEADERS, END_STREAM, Field, Frames, GET, GOAWAY, HEADERS, PING, POST, RST_STREAM,
     SETTINGS, block, frame, whole,
 };
-use crate::support::{
-    Authority, Backend, Listener, Located, Nobody, Plan, Reply, Shopper, Sidecar, deadline, get, pair,
-};
+use crate::support::{Authority, Backend, Listener, Nobody, Plan, Reply, Shopper, deadline, echo, get, limited, pair};
 
 const CLIENT_ERRORS: &str = "understudy_client_errors_total";
 const PROTOCOL_ERROR: u32 = 1;
 const REFUSED_STREAM: u32 = 7;
 const CANCEL: u32 = 8;
 const CALM: u32 = 0xb;
-
-async fn echo() -> Backend {
-    Backend::answering(|r| Reply::text(r.body.clone())).await
-}
-
-fn limited(legacy: &impl Located, limits: &str) -> Sidecar {
-    Plan::new(legacy, &Nobody::open())
-        .route("flag: false")
-        .more(&format!("limits: {{ {limits} }}"))
-        .start()
-}
 
 fn request(method: &str, path: &str, body: impl Into<Bytes>) -> Request<Bytes> {
     let uri = format!("http://shop.example:81{path}");

@@ -8,22 +8,11 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use crate::support::{
-    Backend, Client, Listener, Located, Nobody, Plan, Reply, Sidecar, Socket, deadline, get, post, request, send,
+    Backend, Client, Listener, Nobody, Plan, Reply, Sidecar, Socket, deadline, echo, get, limited, post, request, send,
 };
 
 const MADE: &str = "understudy_answers_made_total";
 const CLIENT_ERRORS: &str = "understudy_client_errors_total";
-
-async fn echo() -> Backend {
-    Backend::answering(|r| Reply::text(r.body.clone())).await
-}
-
-fn limited(legacy: &impl Located, limits: &str) -> Sidecar {
-    Plan::new(legacy, &Nobody::open())
-        .route("flag: false")
-        .more(&format!("limits: {{ {limits} }}"))
-        .start()
-}
 
 /// A deadline is never early, and late only by the sweep's ticks and what a busy machine adds.
 fn on_time(since: Instant, limit_ms: u64) {

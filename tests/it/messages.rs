@@ -112,7 +112,7 @@ async fn trailers_of_a_request_are_neither_headers_nor_sent_to_a_backend_of_http
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_answer_says_of_a_body_it_does_not_have_passes() {
+async fn answers_without_a_body_keep_their_headers_and_the_connection() {
     let legacy = Listener::open().await;
     let sidecar = between(&legacy, "");
     let mut client = Socket::connect(sidecar.address).await;
@@ -128,6 +128,8 @@ async fn what_an_answer_says_of_a_body_it_does_not_have_passes() {
         ("HEAD", "304 Not Modified", "Content-Length: 4711\r\n", "4711"),
         ("GET", "304 Not Modified", "", ""),
         ("GET", "204 No Content", "", ""),
+        ("DELETE", "204 No Content", "", ""),
+        ("HEAD", "404 Not Found", "Content-Length: 9\r\n", "9"),
         (
             "HEAD",
             "206 Partial Content",
@@ -146,6 +148,7 @@ async fn what_an_answer_says_of_a_body_it_does_not_have_passes() {
             none => none.insert(legacy.accept().await),
         };
         let received = backend.message().await;
+        assert_eq!(received.start, format!("{method} / HTTP/1.1"));
         assert_eq!(
             (received.header("range"), received.header("if-range")),
             ("bytes=0-9", "\"a\"")

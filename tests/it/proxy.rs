@@ -7,8 +7,8 @@ use http::Method;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Answered, Backend, Client, Listener, Message, Nobody, Plan, Reply, Sidecar, Socket, deadline, get, post, request,
-    send,
+    Answered, Backend, Client, Listener, Message, Nobody, Plan, Reply, Sidecar, Socket, deadline, echo, get, post,
+    request, send,
 };
 
 const LEGACY: &str = "flag: false";
@@ -21,10 +21,6 @@ fn noise(len: usize) -> Bytes {
         state.to_be_bytes()[0]
     });
     bytes.take(len).collect()
-}
-
-async fn echo() -> Backend {
-    Backend::answering(|r| Reply::text(r.body.clone())).await
 }
 
 fn between(legacy: &Listener) -> Sidecar {
@@ -267,43 +263,6 @@ async fn an_answer_without_a_length_ends_where_its_connection_ends() {
     backend.send("HTTP/1.1 200 OK\r\n\r\nall of it").await;
     drop(backend);
     assert_eq!(client.message().await.body, b"all of it");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_without_a_body_keep_their_headers_and_the_connection() {
-    let legacy = Listener::open().await;
-    let sidecar = between(&legacy);
-    let mut client = Socket::connect(sidecar.address).await;
-    let mut backend = None;
-    let cases = [
-        (
-            "HEAD",
-            "200 OK",
-            "Content-Length: 3000000\r\nETag: \"a\"\r\n",
-            "3000000",
-        ),
-        ("GET", "204 No Content", "ETag: \"a\"\r\n", ""),
-        ("GET", "304 Not Modified", "ETag: \"a\"\r\n", ""),
-        ("DELETE", "204 No Content", "ETag: \"a\"\r\n", ""),
-        ("HEAD", "404 Not Found", "Content-Length: 9\r\nETag: \"a\"\r\n", "9"),
-    ];
-    for (method, status, headers, length) in cases {
-        client.send(format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n")).await;
-        let backend = match &mut backend {
-            Some(backend) => backend,
-            none => none.insert(legacy.accept().await),
-        };
-        assert_eq!(backend.message().await.start, format!("{method} / HTTP/1.1"));
-        backend.send(format!("HTTP/1.1 {status}\r\n{headers}\r\n")).await;
-        let answer = client.head().await;
-        assert_eq!(answer.start, format!("HTTP/1.1 {status}"));
-        assert_eq!(
-            (answer.header("etag"), answer.header("content-length")),
-            ("\"a\"", length),
-            "{method} {status}"
-        );
-        assert!(!answer.has("transfer-encoding"), "{method} {status}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

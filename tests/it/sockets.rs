@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::support::{
-    Authority, Backend, Client, Instance, Listener, Nobody, Plan, Reply, Shopper, Sidecar, Socket, deadline,
+    Authority, Backend, Client, Instance, Listener, Located, Nobody, Plan, Reply, Shopper, Sidecar, Socket, deadline,
     eventually, get, pair, request,
 };
 
@@ -30,6 +30,13 @@ fn listeners(path: &Path) -> String {
     )
 }
 
+/// In front of `legacy`, on the network and on a socket file.
+fn beside(legacy: &impl Located, path: &Path) -> Plan {
+    Plan::new(legacy, &Nobody::open())
+        .route("flag: false")
+        .listeners(&listeners(path))
+}
+
 async fn over(path: &Path) -> Client {
     Client::over(UnixStream::connect(path).await.unwrap()).await
 }
@@ -39,10 +46,7 @@ async fn a_socket_file_serves_beside_the_network_and_invents_no_address() {
     let legacy = echo().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("clients.sock");
-    let sidecar = Plan::new(&legacy, &Nobody::open())
-        .route("flag: false")
-        .listeners(&listeners(&path))
-        .start();
+    let sidecar = beside(&legacy, &path).start();
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let mut client = over(&path).await;
@@ -67,10 +71,7 @@ async fn a_socket_file_goes_with_the_instance_and_what_is_under_way_on_it_is_fin
     let legacy = Listener::open().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("clients.sock");
-    let sidecar = Plan::new(&legacy, &Nobody::open())
-        .route("flag: false")
-        .listeners(&listeners(&path))
-        .start();
+    let sidecar = beside(&legacy, &path).start();
     let mut client = Socket::over(UnixStream::connect(&path).await.unwrap());
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let mut backend = legacy.accept().await;
@@ -127,9 +128,7 @@ async fn a_file_of_another_process_in_the_same_place_is_left_alone_at_the_end() 
     let legacy = echo().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("clients.sock");
-    let plan = Plan::new(&legacy, &Nobody::open())
-        .route("flag: false")
-        .listeners(&listeners(&path));
+    let plan = beside(&legacy, &path);
     let instance = Instance::start(&plan).await;
     fs::remove_file(&path).unwrap();
     let other = UnixListener::bind(&path).unwrap();

@@ -355,16 +355,7 @@ async fn a_silent_backend_is_given_up_in_time_and_its_connection_not_used_again(
 async fn a_backends_time_does_not_run_while_it_waits_for_the_client() {
     let legacy = Two::echo().await;
     let sidecar = before(&legacy, "timeout: 400ms");
-    let mut client = Socket::connect(sidecar.address).await;
-    client
-        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
-        .await;
-    for part in ["a", "b", "c", "d"] {
-        // Twice the backend's time in all.
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        client.send(part).await;
-    }
-    assert_eq!(client.message().await.body, b"abcd");
+    upload_in_twice(Duration::from_millis(500), sidecar.address).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the state may take to reach the disk.
 const CLOSING: Duration = Duration::from_secs(5);
 
+/// How long to wait when there is nothing to accept a successor with.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// Sockets to be handed over, by the names of their listeners. Empty once this process is to end by itself: a socket that
 /// somebody keeps open and nobody accepts from would keep its clients waiting.
 pub(in crate::app) type Kept = Arc<Mutex<Vec<(String, Queue)>>>;
@@ -55,7 +58,7 @@ impl Host {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "a successor could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };

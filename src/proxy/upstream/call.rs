@@ -96,13 +96,12 @@ impl Pool {
                 None => Box::pin(self.way(backend, busy, repeatable, total.as_ref(), upgradable)).await?,
             };
             let shared = matches!(way, Way::Two(_));
-            let spare = (shared && attempt < ATTEMPTS).then(|| Spare::of(head));
-            if let Way::One(connection) = &way
-                && reused
-                && repeatable
-            {
-                connection.record.begin();
-            }
+            let spare = if shared {
+                attempt < ATTEMPTS
+            } else {
+                reused && repeatable
+            };
+            let spare = spare.then(|| Spare::of(head));
             let sent = match &mut way {
                 Way::One(connection) => self.alone(connection, head, source, limits).await,
                 // Boxed, or the many that are alone would carry the room for it.
@@ -146,11 +145,9 @@ impl Pool {
                     let harmless = (reused && repeatable) || (shared && error.never_reached);
                     let again = match returned {
                         Some(returned) if !shared => Some(*returned),
-                        _ if !(closed && harmless && source.is_repeatable()) => None,
-                        _ => match &way {
-                            Way::One(connection) => connection.record.take(),
-                            Way::Two(_) => spare.map(Spare::head),
-                        },
+                        _ => spare
+                            .filter(|_| closed && harmless && source.is_repeatable())
+                            .map(Spare::head),
                     };
                     match again {
                         Some(again) if reused || shared => *head = again,

@@ -14,7 +14,6 @@ use tokio_rustls::client::TlsStream;
 
 use super::failure::is_local;
 use super::limits::{BUFFER_BYTES, FRESH};
-use super::record::{Record, Recorded};
 use super::two::{self, Two};
 use crate::live::service::{Place, Protocol, Service, Target, Tls};
 use crate::live::tally::RunFailure;
@@ -31,7 +30,6 @@ const ANSWER_HEADERS: usize = 512;
 pub(super) struct Connection {
     pub(super) sender: SendRequest<Outgoing>,
     pub(super) wire: Arc<Wire>,
-    pub(super) record: Arc<Record>,
     pub(super) since_nanos: u64,
     pub(super) keep: Duration,
     /// Whether it has become somebody else's, who ends it.
@@ -88,13 +86,12 @@ pub(super) async fn open(service: &Service, target: &Target, upgradable: bool) -
     };
     let secured = service.spec.tls.is_some();
     let wire = Wire::new(socket, secured);
-    let record = Arc::<Record>::default();
     let io = WireIo(Arc::clone(&wire));
     let sender = match &service.spec.tls {
         None if protocol == Protocol::Two => {
             return two::start(io, &wire, secured, service.spec.idle).await.map(Opened::Two);
         }
-        None => start(io, &record, upgradable).await?,
+        None => start(io, upgradable).await?,
         Some(tls) => {
             let stream = secure(tls, target, protocol, io).await?;
             let agreed = stream.get_ref().1.alpn_protocol() == Some(TWO);
@@ -106,13 +103,12 @@ pub(super) async fn open(service: &Service, target: &Target, upgradable: bool) -
                     .await
                     .map(Opened::Two);
             }
-            start(stream, &record, upgradable).await?
+            start(stream, upgradable).await?
         }
     };
     Ok(Opened::One(Connection {
         sender,
         wire,
-        record,
         since_nanos: 0,
         keep: Duration::ZERO,
         tunnelled: false,
@@ -123,7 +119,7 @@ pub(super) async fn open(service: &Service, target: &Target, upgradable: bool) -
 const ONE: &[u8] = b"http/1.1";
 const TWO: &[u8] = b"h2";
 
-async fn start<I>(stream: I, record: &Arc<Record>, upgradable: bool) -> Result<SendRequest<Outgoing>, RunFailure>
+async fn start<I>(io: I, upgradable: bool) -> Result<SendRequest<Outgoing>, RunFailure>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -134,10 +130,7 @@ where
         // Old services write both, and mean one thing (RFC 9112 sections 5.1 and 5.2): what goes on is written anew.
         .allow_spaces_after_header_name_in_responses(true)
         .allow_obsolete_multiline_headers_in_responses(true)
-        .handshake(TokioIo::new(Recorded {
-            stream,
-            record: Arc::clone(record),
-        }))
+        .handshake(TokioIo::new(io))
         .await
         .map_err(|_| RunFailure::Connect)?;
     // What ended it reaches whoever waits for an answer; an idle connection may end as it likes.

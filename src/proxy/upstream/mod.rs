@@ -13,7 +13,6 @@ mod failure;
 mod limits;
 mod pool;
 mod reach;
-mod record;
 #[cfg(test)]
 mod tests;
 mod two;

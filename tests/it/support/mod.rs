@@ -51,6 +51,32 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl Fn
     }
 }
 
+/// A backend that answers each request with its body.
+pub async fn echo() -> Backend {
+    Backend::answering(|r| Reply::text(r.body.clone())).await
+}
+
+/// An instance in front of `legacy` alone with these members of `limits`.
+pub fn limited(legacy: &impl Located, limits: &str) -> Sidecar {
+    Plan::new(legacy, &Nobody::open())
+        .route("flag: false")
+        .more(&format!("limits: {{ {limits} }}"))
+        .start()
+}
+
+/// A client that takes twice a backend's time to send four bytes, of which it then gets all back.
+pub async fn upload_in_twice(time: Duration, sidecar: SocketAddr) {
+    let mut client = Socket::connect(sidecar).await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
+        .await;
+    for part in ["a", "b", "c", "d"] {
+        tokio::time::sleep(time / 2).await;
+        client.send(part).await;
+    }
+    assert_eq!(client.message().await.body, b"abcd");
+}
+
 /// What can stand for a backend.
 pub trait Located {
     fn address(&self) -> SocketAddr;
