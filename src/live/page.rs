@@ -199,7 +199,7 @@ fn routes(page: &mut Page, routes: &Routes) {
         &[],
     );
     page.family(names::ANSWERS_MADE);
-    by_label::<Made, 11>(page, routes, names::ANSWERS_MADE, "reason", |t| &t.made, &[]);
+    by_label::<Made, 12>(page, routes, names::ANSWERS_MADE, "reason", |t| &t.made, &[]);
 }
 
 fn flags(page: &mut Page, flags: &[(String, std::sync::Arc<[FlagTally]>)]) {

@@ -112,6 +112,8 @@ labels! {
         TargetTooLong = "target_too_long",
         /// The backend did not answer in time.
         Timeout = "timeout",
+        /// The trailers are over 64 KiB.
+        TrailersTooLarge = "trailers_too_large",
     }
 }
 
@@ -469,7 +471,7 @@ pub struct RouteTally {
     /// Copies not sent: to legacy, to new.
     pub skipped: [By<12>; 2],
     /// Answers that we made up.
-    pub made: By<11>,
+    pub made: By<12>,
     /// Tunnels ended: to legacy, to new.
     pub tunnels_ended: [By<5>; 2],
     /// Bytes through tunnels that have ended: from clients, to clients.
@@ -531,7 +533,7 @@ mod tests {
         check::<Skipped, 12>();
         check::<TunnelEnd, 5>();
         check::<RunFailure, 8>();
-        check::<Made, 11>();
+        check::<Made, 12>();
         check::<ClientError, { ClientError::COUNT }>();
         check::<HandshakeError, 8>();
         check::<TlsVersion, 2>();

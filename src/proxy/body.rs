@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 
 use super::expect::{self, Gate};
 use super::forward;
+use super::framing;
 use super::patience::Patience;
 use super::wire::Wire;
 use crate::live::budget::Hold;
@@ -36,6 +37,9 @@ pub enum Broken {
     /// It is longer than `limits.body`.
     #[error("the request's body is over the limit")]
     TooLarge,
+    /// Its trailers are longer than those over HTTP/1 may be.
+    #[error("the request's trailers are over the limit")]
+    Trailers,
 }
 
 /// Why a body was not kept.
@@ -365,6 +369,10 @@ impl State {
                         Ok(data) => return Poll::Ready(Some(self.accept(data).map(Frame::data))),
                         Err(frame) => {
                             if let Ok(mut trailers) = frame.into_trailers() {
+                                if forward::bytes(&trailers) > framing::TRAILER_BYTES {
+                                    self.broken = Some(Broken::Trailers);
+                                    continue;
+                                }
                                 forward::prepare_trailers(&mut trailers);
                                 self.owes_trailers = !trailers.is_empty();
                                 self.trailers = Some(trailers);
@@ -517,7 +525,13 @@ pub async fn capture(
             patience.poll_over(cx).map(|()| Some(Err(Broken::Idle)))
         });
         let Some(frame) = frame.await.transpose()? else { break };
-        let Ok(data) = frame.into_data() else { continue };
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(frame) => match frame.trailers_ref() {
+                Some(trailers) if forward::bytes(trailers) > framing::TRAILER_BYTES => return Err(Broken::Trailers),
+                _ => continue,
+            },
+        };
         patience.went_on(data.len());
         let refused = if len + data.len() > cap {
             Some(NotKept::TooLarge)

@@ -19,7 +19,7 @@ impl Made {
         match self {
             Made::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Made::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Made::BodyBroken => StatusCode::BAD_REQUEST,
+            Made::BodyBroken | Made::TrailersTooLarge => StatusCode::BAD_REQUEST,
             Made::ConnectTimeout | Made::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Made::ConnectFailed | Made::Malformed | Made::Reset => StatusCode::BAD_GATEWAY,
             Made::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -35,7 +35,7 @@ impl Made {
     pub const fn is_refusal(self) -> bool {
         matches!(
             self,
-            Made::BodyTimeout | Made::BodyTooLarge | Made::Method | Made::TargetTooLong
+            Made::BodyTimeout | Made::BodyTooLarge | Made::Method | Made::TargetTooLong | Made::TrailersTooLarge
         )
     }
 }
@@ -46,6 +46,7 @@ impl From<Broken> for Made {
             Broken::Client | Broken::Superseded => Made::BodyBroken,
             Broken::Idle => Made::BodyTimeout,
             Broken::TooLarge => Made::BodyTooLarge,
+            Broken::Trailers => Made::TrailersTooLarge,
         }
     }
 }
@@ -121,7 +122,12 @@ pub fn answer(made: Made) -> Response<Bytes> {
     // What is left of the request cannot be told from the next one, or is not wanted.
     if matches!(
         made,
-        Made::BodyTooLarge | Made::BodyTimeout | Made::BodyBroken | Made::Method | Made::TargetTooLong
+        Made::BodyTooLarge
+            | Made::BodyTimeout
+            | Made::BodyBroken
+            | Made::Method
+            | Made::TargetTooLong
+            | Made::TrailersTooLarge
     ) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

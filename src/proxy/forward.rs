@@ -236,6 +236,15 @@ fn append_peer(headers: &mut HeaderMap, from: &Provenance, has_others: bool) {
     }
 }
 
+/// How long fields are as HTTP/1 writes them.
+#[must_use]
+pub fn bytes(fields: &HeaderMap) -> usize {
+    fields
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum()
+}
+
 /// Removes from trailers what says how a message is framed, where it goes or who sent it (RFC 9110 section 6.5.1):
 /// whoever merges trailers into headers must not be misled by them.
 pub fn prepare_trailers(trailers: &mut HeaderMap) {

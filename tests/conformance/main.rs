@@ -17,6 +17,7 @@ mod doors;
 mod framing;
 mod hop_by_hop;
 mod host;
+mod http2;
 mod limits;
 mod overload;
 mod recorder;

@@ -1,7 +1,8 @@
 //! Counts what both sides say on an HTTP/2 connection, frame by frame, and finds whoever keeps us busy with nothing.
 //!
-//! Pure: bytes and milliseconds in, a verdict out. Only the nine bytes of each frame's header are looked at, and the
-//! codes of resets and farewells; everything else of HTTP/2 is the library's. Frames that cost a sender little and a
+//! Pure: bytes and milliseconds in, a verdict out. Only the nine bytes of each frame's header are looked at, and of what
+//! we send the codes of resets and farewells and the refusals that are the library's own; everything else of HTTP/2 is
+//! the library's. Frames that cost a sender little and a
 //! receiver much (RFC 9113 section 10.5) have caps per `WINDOW_MS`, which grow with what useful requests and answers
 //! bring along.
 
@@ -30,8 +31,12 @@ const PRIORITIES: u64 = 200;
 const WINDOW_UPDATES: u64 = 1_000;
 /// Farewells, promises and frames of unknown kinds.
 const OTHERS: u64 = 100;
-/// CONTINUATION frames of one header block; one more for each 16 KiB that a header section may have.
-const CONTINUATIONS: u64 = 8;
+/// The fewest CONTINUATION frames that one header block may have; five for each 32 KiB that a header section may have,
+/// which is as many as the library takes.
+const CONTINUATIONS: u64 = 5;
+
+/// The most streams that are known to be answered.
+const ANSWERING: usize = 1_024;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -94,7 +99,7 @@ struct Scanner {
     // Bytes of the payload that have yet to come.
     left: u32,
     // The first bytes of a payload that is looked at.
-    code: [u8; 8],
+    code: [u8; 9],
     code_len: usize,
     seen: u64,
 }
@@ -154,7 +159,7 @@ pub struct Guard {
     outgoing: Scanner,
     // Of the frames that come and go now.
     kind: u8,
-    sent_kind: u8,
+    going: Frame,
     preface_left: usize,
     counts: Counts,
     window: u64,
@@ -162,6 +167,10 @@ pub struct Guard {
     block: Option<u64>,
     block_cap: u64,
     last_stream: u32,
+    // Streams whose answers have begun and not ended.
+    answering: Vec<u32>,
+    // The last one that the library refused by itself.
+    refused: u32,
 }
 
 impl Guard {
@@ -172,13 +181,15 @@ impl Guard {
             incoming: Scanner::default(),
             outgoing: Scanner::default(),
             kind: DATA,
-            sent_kind: DATA,
+            going: Frame::default(),
             preface_left: PREFACE.len(),
             counts: Counts::default(),
             window: 0,
             block: None,
-            block_cap: CONTINUATIONS + (header_bytes as u64 >> 14),
+            block_cap: CONTINUATIONS.max(5 * (header_bytes as u64 >> 15)),
             last_stream: 0,
+            answering: Vec::new(),
+            refused: 0,
         }
     }
 
@@ -279,6 +290,7 @@ impl Guard {
                 (&mut counts.priorities, cap, ClientError::Http2Priority)
             }
             RST_STREAM => {
+                self.answering.retain(|answering| *answering != frame.stream);
                 let cap = RESETS + counts.requests / 2;
                 (&mut counts.resets, cap, ClientError::Http2Reset)
             }
@@ -297,7 +309,8 @@ impl Guard {
         if *count > cap { Err(reason) } else { Ok(()) }
     }
 
-    /// Looks at bytes that were sent to the client; `faults` hears of every reset and farewell that answers a fault.
+    /// Looks at bytes that were sent to the client; `faults` hears of every answer, reset and farewell of the library's own
+    /// that answers a fault.
     ///
     /// # Errors
     /// The client made us reset too many streams.
@@ -309,8 +322,11 @@ impl Guard {
                 let (taken, frame) = self.outgoing.header(&bytes[at..]);
                 at += taken;
                 if let Some(frame) = frame {
-                    self.sent_kind = frame.kind;
+                    self.going = frame;
                     self.counts.data_sent += u64::from(frame.kind == DATA);
+                    if frame.len == 0 {
+                        self.note_answer();
+                    }
                 }
                 continue;
             }
@@ -318,23 +334,83 @@ impl Guard {
             if self.outgoing.left > 0 {
                 continue;
             }
-            let [a, b, c, d, code @ ..] = self.outgoing.code;
-            match (self.sent_kind, u32::from_be_bytes([a, b, c, d])) {
-                (RST_STREAM, code) => {
-                    self.counts.resets += 1;
-                    if self.counts.resets > RESETS + self.counts.requests / 2 {
-                        result = Err(ClientError::Http2Reset);
-                    }
-                    match code {
-                        NO_ERROR | INTERNAL_ERROR | CANCEL => {}
-                        REFUSED_STREAM => faults(ClientError::Http2Streams),
-                        _ => faults(ClientError::Http2Stream),
-                    }
+            if let Some(fault) = self.fault() {
+                faults(fault);
+            }
+            self.note_answer();
+            if self.going.kind == RST_STREAM {
+                self.counts.resets += 1;
+                if self.counts.resets > RESETS + self.counts.requests / 2 {
+                    result = Err(ClientError::Http2Reset);
                 }
-                (GOAWAY, _) if u32::from_be_bytes(code) != NO_ERROR => faults(ClientError::Http2Connection),
-                _ => {}
             }
         }
         result
+    }
+
+    /// The fault that the frame answers which is now sent, if it does.
+    fn fault(&mut self) -> Option<ClientError> {
+        let Frame { kind, stream, .. } = self.going;
+        let [a, b, c, d, code @ .., said] = self.outgoing.code;
+        match kind {
+            // Fields that the library does not hand over. It resets the stream as well if the request goes on.
+            HEADERS if self.is_bare_refusal() => {
+                self.refused = stream;
+                Some(ClientError::HeadersTooLarge)
+            }
+            RST_STREAM if stream == self.refused => None,
+            RST_STREAM => match u32::from_be_bytes([a, b, c, d]) {
+                NO_ERROR | INTERNAL_ERROR | CANCEL => None,
+                REFUSED_STREAM => Some(ClientError::Http2Streams),
+                _ => Some(ClientError::Http2Stream),
+            },
+            GOAWAY => match u32::from_be_bytes(code) {
+                NO_ERROR => None,
+                // "header_list_way_too_large"; its other reasons begin otherwise.
+                ENHANCE_YOUR_CALM if self.going.len > 8 && said == b'h' => Some(ClientError::HeadersTooLarge),
+                _ => Some(ClientError::Http2Connection),
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether the block that is now sent is an answer of one field, its status: what we answer has a date.
+    fn is_bare_refusal(&self) -> bool {
+        let Frame { len, flags, stream, .. } = self.going;
+        let whole = END_STREAM | END_HEADERS;
+        let block = usize::try_from(len).ok().and_then(|len| self.outgoing.code.get(..len));
+        let (true, Some(mut block)) = (flags & whole == whole && !self.answering.contains(&stream), block) else {
+            return false;
+        };
+        // A new size of the table (RFC 7541 section 6.3).
+        while let [0x20..=0x3e, rest @ ..] | [0x3f, 0..=0x7f, rest @ ..] | [0x3f, 0x80..=0xff, 0..=0x7f, rest @ ..] =
+            block
+        {
+            block = rest;
+        }
+        match block {
+            // One that the table has, or its name and a text of so many bytes (sections 6.1 and 6.2).
+            [0x80..=0xfe] | [0xff, 0..=0x7f] => true,
+            [0x08..=0x0e | 0x48..=0x4e, len, text @ ..] => usize::from(len & 0x7f) == text.len(),
+            _ => false,
+        }
+    }
+
+    fn note_answer(&mut self) {
+        let Frame {
+            kind, flags, stream, ..
+        } = self.going;
+        match kind {
+            HEADERS if flags & END_STREAM == 0 => {
+                // Of a stream that its client has reset meanwhile the end is never sent.
+                if self.answering.len() == ANSWERING {
+                    self.answering.remove(0);
+                }
+                self.answering.push(stream);
+            }
+            DATA if flags & END_STREAM == 0 => {}
+            HEADERS | DATA | RST_STREAM => self.answering.retain(|answering| *answering != stream),
+            _ => {}
+        }
     }
 }

@@ -42,7 +42,7 @@ fn each_kind_of_cheap_frame_has_a_cap() {
         (again(WINDOW_UPDATE, 0, b"1234"), 1_000, "http2_window_update_flood"),
         (again(0x77, 0, b""), 100, "http2_other_frame_flood"),
         (again(GOAWAY, 0, b"12345678"), 100, "http2_other_frame_flood"),
-        (again(CONTINUATION, 0, b"x"), 12, "http2_continuation_flood"),
+        (again(CONTINUATION, 0, b"x"), 10, "http2_continuation_flood"),
     ] {
         assert_eq!(passed(frames), (expected, Some(reason)));
     }
@@ -147,6 +147,76 @@ fn what_we_say_of_faults_is_heard() {
         guard.farewell(ENHANCE_YOUR_CALM)[..9],
         frame(GOAWAY, 0, 0, b"12345678")[..9]
     );
+}
+
+#[test]
+fn a_refusal_of_the_librarys_own_is_heard_once_and_no_other_answer_is_one() {
+    let end = END_STREAM | END_HEADERS;
+    let heard = |frames: &[(u8, u8, u32, &[u8])]| {
+        let mut guard = guard();
+        let bytes: Vec<u8> = frames
+            .iter()
+            .flat_map(|(kind, flags, stream, payload)| frame(*kind, *flags, *stream, payload))
+            .collect();
+        let mut heard = Vec::new();
+        for piece in bytes.chunks(4) {
+            guard.sent(piece, |fault| heard.push(fault.label())).unwrap();
+        }
+        heard
+    };
+    let once = vec!["headers_too_large"];
+    // As a text, by the number that the table has for it then, and behind a new size of the table.
+    for block in [
+        &b"\x48\x83\x68\x0b\x7f"[..],
+        b"\x48\x03431",
+        b"\x08\x03431",
+        b"\xbe",
+        b"\xff\x02",
+        b"\x20\x08\x03431",
+        b"\x3f\x45\xbe",
+    ] {
+        assert_eq!(heard(&[(HEADERS, end, 1, block)]), once, "{block:?}");
+        let reset = (RST_STREAM, 0, 1, &b"\0\0\0\x01"[..]);
+        assert_eq!(heard(&[(HEADERS, end, 1, block), reset]), once, "{block:?}");
+    }
+    // With a date behind the status; with a body to come; and trailers of one field.
+    for frames in [
+        &[(HEADERS, end, 1, &b"\x88\xbe"[..])][..],
+        &[(HEADERS, end, 1, b"\xbf\xbe")],
+        &[(HEADERS, end, 1, b"\x48\x83\x68\x0b\x7f\xbe")],
+        &[(HEADERS, END_HEADERS, 1, b"\x88")],
+        &[
+            (HEADERS, END_HEADERS, 1, b"\x88"),
+            (DATA, 0, 1, b"hello"),
+            (HEADERS, end, 1, b"\xbe"),
+        ],
+    ] {
+        assert_eq!(heard(frames), Vec::<&str>::new(), "{frames:?}");
+    }
+    let way_too_large = b"\0\0\0\0\0\0\0\x0bheader_list_way_too_large";
+    assert_eq!(heard(&[(GOAWAY, 0, 0, way_too_large)]), once);
+    let resets = b"\0\0\0\0\0\0\0\x0btoo_many_resets";
+    assert_eq!(heard(&[(GOAWAY, 0, 0, resets)]), ["http2_connection_error"]);
+}
+
+#[test]
+fn what_is_known_of_answers_stays_small() {
+    let mut guard = guard();
+    for stream in 0..5_000 {
+        guard
+            .sent(&frame(HEADERS, END_HEADERS, 2 * stream + 1, b"\x88\xbe"), |_| ())
+            .unwrap();
+    }
+    assert_eq!(guard.answering.len(), ANSWERING);
+    for stream in 4_000..5_000 {
+        guard
+            .received(
+                &frame(RST_STREAM, 0, 2 * stream + 1, b"1234"),
+                u64::from(stream) * 1_000,
+            )
+            .unwrap();
+    }
+    assert!(guard.answering.len() < 100, "{}", guard.answering.len());
 }
 
 #[test]

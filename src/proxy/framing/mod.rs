@@ -18,7 +18,7 @@ pub use head::{Limits, MOST_LINES, is_authority, length};
 const EXTENSION_BYTES: usize = 16 << 10;
 
 /// The most bytes of one trailer section.
-const TRAILER_BYTES: usize = 64 << 10;
+pub const TRAILER_BYTES: usize = 64 << 10;
 
 /// The most bytes of a chunk's size as it may reasonably be written, without extensions.
 const SIZE_BYTES: usize = 64;

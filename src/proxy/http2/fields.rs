@@ -6,6 +6,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Uri};
 
 use crate::live::tally::ClientError;
+use crate::proxy::forward;
 use crate::proxy::framing::{self, is_authority};
 
 /// Why a stream goes no further.
@@ -24,7 +25,10 @@ pub(super) fn admit<B>(request: &mut Request<B>, limits: framing::Limits) -> Res
     if headers.len() > limits.header_count || size(request.uri(), headers) > limits.header_bytes {
         return Err(Rejected::Refused(ClientError::HeadersTooLarge));
     }
-    let well = has_target(request) && has_one_host(request.uri(), headers) && has_length_or_none(headers);
+    let well = has_target(request)
+        && has_one_host(request.uri(), headers)
+        && has_length_or_none(headers)
+        && headers.values().all(is_trimmed);
     if !well {
         return Err(Rejected::Malformed);
     }
@@ -35,11 +39,7 @@ pub(super) fn admit<B>(request: &mut Request<B>, limits: framing::Limits) -> Res
 fn size(uri: &Uri, headers: &HeaderMap) -> usize {
     let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
     let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
-    let fields: usize = headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum();
-    path + authority + fields
+    path + authority + forward::bytes(headers)
 }
 
 fn has_target<B>(request: &Request<B>) -> bool {
@@ -72,6 +72,13 @@ fn has_length_or_none(headers: &HeaderMap) -> bool {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let first = lengths.next().map(|length| framing::length(length.as_bytes()));
     lengths.next().is_none() && first != Some(None)
+}
+
+// Readers that trim and readers that do not would see different values (RFC 9113 section 8.2.1).
+fn is_trimmed(value: &HeaderValue) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let bytes = value.as_bytes();
+    !is_space(bytes.first()) && !is_space(bytes.last())
 }
 
 // Clients send a cookie in crumbs so that they compress well; HTTP/1 has one field (RFC 9113 section 8.2.3).
@@ -132,6 +139,8 @@ mod tests {
             ("GET", "*", &[("host", "a")]),
             ("POST", "http://a/", &[("content-length", "5"), ("content-length", "5")]),
             ("POST", "http://a/", &[("content-length", "+5")]),
+            ("GET", "http://a/", &[("x-a", " 1")]),
+            ("GET", "http://a/", &[("x-a", "1\t")]),
             ("POST", "http://a/", &[("content-length", "9223372036854775808")]),
         ];
         for (method, uri, fields) in malformed {

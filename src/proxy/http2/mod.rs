@@ -1,9 +1,9 @@
 //! Serves one client's connection over HTTP/2: streams to exchanges, each with its own limit on a client that does not
 //! take its answer.
 //!
-//! Frames and field compression are the library's, which refuses most of what is malformed with a stream error; what it
-//! lets through and RFC 9113 does not is refused in `fields`. The guard in front counts frames and what the library
-//! says of faults.
+//! Frames and field compression are the library's, which refuses most of what is malformed with a stream error, and ends
+//! the connection at names and values that are none, because it cannot unpack what follows; what it lets through and
+//! RFC 9113 does not is refused in `fields`. The guard in front counts frames and what the library says of faults.
 
 mod fields;
 mod pace;
