@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// How often the table is looked over.
-pub const TICK: Duration = Duration::from_millis(50);
+pub const TICK: Duration = Duration::from_millis(TICK_MS);
+
+const TICK_MS: u64 = 50;
 
 const NEVER: u64 = u64::MAX;
 
@@ -33,6 +35,8 @@ struct Slots {
 #[derive(Debug)]
 struct Slot {
     due_ms: u64,
+    // The last look before it was set.
+    set_ms: u64,
     waker: Option<Waker>,
 }
 
@@ -49,35 +53,49 @@ impl Sweep {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let start = interval.tick().await;
         loop {
-            let now = interval.tick().await;
-            self.turn(u64::try_from(now.duration_since(start).as_millis()).unwrap_or(NEVER - 1));
+            interval.tick().await;
+            // Not when it was to tick, which was long ago if the worker was busy.
+            let now = Instant::now().duration_since(start);
+            self.turn(u64::try_from(now.as_millis()).unwrap_or(NEVER - 1));
             each_tick();
         }
     }
 
     fn turn(&self, now_ms: u64) {
-        self.now_ms.store(now_ms, Relaxed);
         let mut due = Vec::new();
-        for slot in &mut self.lock().entries {
+        let mut slots = self.lock();
+        let before_ms = self.now_ms.swap(now_ms, Relaxed);
+        // Whatever was set since then may have been set just now.
+        let late_ms = now_ms.saturating_sub(before_ms).saturating_sub(TICK_MS);
+        for slot in &mut slots.entries {
+            if slot.set_ms == before_ms {
+                slot.due_ms = slot.due_ms.saturating_add(late_ms);
+            }
             if slot.due_ms <= now_ms
                 && let Some(waker) = slot.waker.take()
             {
                 due.push(waker);
             }
         }
+        drop(slots);
         due.into_iter().for_each(Waker::wake);
     }
 
     /// A deadline this long from now.
     #[must_use]
     pub fn deadline(self: &Arc<Self>, after: Duration) -> Deadline {
-        let due_ms = self.due(after);
         let mut slots = self.lock();
+        let (set_ms, due_ms) = self.due(after);
         let at = if let Some(at) = slots.free.pop() {
+            slots.entries[at].set_ms = set_ms;
             slots.entries[at].due_ms = due_ms;
             at
         } else {
-            slots.entries.push(Slot { due_ms, waker: None });
+            slots.entries.push(Slot {
+                due_ms,
+                set_ms,
+                waker: None,
+            });
             slots.entries.len() - 1
         };
         drop(slots);
@@ -99,14 +117,12 @@ impl Sweep {
         self.now_ms.load(Relaxed)
     }
 
-    // Up to a tick has passed since `now_ms` was written, so a tick is added: a deadline never fires early.
-    fn due(&self, after: Duration) -> u64 {
+    // The last look, and a tick and a begun millisecond more than `after` from it: so much may have passed since then,
+    // and a look that comes later than that adds what it is late. A deadline never fires early.
+    fn due(&self, after: Duration) -> (u64, u64) {
         let after = u64::try_from(after.as_millis()).unwrap_or(NEVER);
-        #[allow(clippy::cast_possible_truncation, reason = "a constant of 50")]
-        self.now_ms
-            .load(Relaxed)
-            .saturating_add(after)
-            .saturating_add(TICK.as_millis() as u64)
+        let set_ms = self.now_ms();
+        (set_ms, set_ms.saturating_add(after).saturating_add(TICK_MS + 1))
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
@@ -124,8 +140,9 @@ pub struct Deadline {
 impl Deadline {
     /// Moves it to this long from now.
     pub fn set(&self, after: Duration) {
-        let due_ms = self.sweep.due(after);
-        self.sweep.lock().entries[self.at].due_ms = due_ms;
+        let mut slots = self.sweep.lock();
+        let slot = &mut slots.entries[self.at];
+        (slot.set_ms, slot.due_ms) = self.sweep.due(after);
     }
 
     /// Milliseconds since the start, as of the last look.
@@ -176,6 +193,7 @@ impl Drop for Deadline {
 mod tests {
     use super::*;
     use std::future::poll_fn;
+    use std::pin::pin;
 
     fn started() -> Arc<Sweep> {
         let sweep = Sweep::new();
@@ -193,6 +211,35 @@ mod tests {
             let took = before.elapsed();
             assert!(took >= Duration::from_millis(ms), "{ms}: {took:?}");
             assert!(took <= Duration::from_millis(ms) + 3 * TICK, "{ms}: {took:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_is_set_while_a_look_is_late_does_not_fire_early() {
+        let sweep = started();
+        let moved = sweep.unset();
+        tokio::time::sleep(10 * TICK).await;
+        for busy_ms in [1_u64, 49, 51, 99, 190, 1_000] {
+            // As of one who was busy for so long, and comes to set it before the look that is overdue.
+            let mut busy = pin!(tokio::time::advance(Duration::from_millis(busy_ms)));
+            let mut deadline = None;
+            poll_fn(|cx| {
+                assert!(busy.as_mut().poll(cx).is_pending());
+                moved.set(Duration::from_millis(100));
+                deadline = Some((Instant::now(), sweep.deadline(Duration::from_millis(100))));
+                Poll::Ready(())
+            })
+            .await;
+            let (before, deadline) = deadline.unwrap();
+            deadline.await;
+            let took = before.elapsed();
+            assert!(took >= Duration::from_millis(100), "{busy_ms}: {took:?}");
+            assert!(
+                took <= Duration::from_millis(100 + busy_ms) + 2 * TICK,
+                "{busy_ms}: {took:?}"
+            );
+            let due = poll_fn(|cx| Poll::Ready(moved.poll_due(cx))).await;
+            assert!(due.is_ready(), "the one that was moved is due at the same time");
         }
     }
 
