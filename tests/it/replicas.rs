@@ -1,6 +1,9 @@
 //! Several addresses of one backend: a dead one costs nothing, one that comes back is used again, names are looked up
 //! away from requests.
 
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::support::*;
@@ -127,6 +130,54 @@ async fn a_name_is_looked_up_away_from_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_follow_a_name_to_its_new_address_and_wait_for_no_look_up() {
+    let old = Backend::saying("old").await;
+    let elsewhere = SocketAddr::from(([127, 0, 0, 2], old.address.port()));
+    let new = Backend::start_at(elsewhere, Script::Answer(Arc::new(|_| Reply::text("new")))).await;
+    let mut plan = Plan::new(&old, &Nobody::open()).route("flag: false");
+    plan.legacy_url = format!("\"http://shop.test:{}\"", old.address.port());
+    let plan = plan.legacy_more("dns_refresh: 100ms");
+    let Some(instance) = Instance::start_among(&plan, "127.0.0.1 shop.test\n").await else {
+        // Straight to the terminal: what a passing test prints is swallowed, and a skipped check must be seen.
+        let told = b"\nSKIPPED: no mount namespace is to be had, so no name changes its address\n";
+        std::io::stderr().write_all(told).unwrap();
+        return;
+    };
+    let mut client = Client::connect(instance.address).await;
+    let mut ask = async || {
+        let since = tokio::time::Instant::now();
+        let answer = client.send(request(http::Method::POST, "/", &[], "x")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        (answer.text().to_owned(), since.elapsed())
+    };
+    assert_eq!(ask().await.0, "old");
+    instance.hosts("127.0.0.2 shop.test\n");
+    // On the same connection of a client, while that to the old address still stands.
+    let end = tokio::time::Instant::now() + Duration::from_secs(10);
+    while ask().await.0 == "old" {
+        assert!(tokio::time::Instant::now() < end, "the old address is still asked");
+    }
+    let before = old.count();
+    for _ in 0..20 {
+        assert_eq!(ask().await.0, "new");
+    }
+    // Nobody tells any more where it is: that is found out beside requests, which go where it was.
+    instance.hosts("");
+    let bad = ["legacy", "bad"];
+    while instance.metric("understudy_backend_lookups_total", &bad).await < 2.0 {
+        assert!(
+            tokio::time::Instant::now() < end + Duration::from_secs(10),
+            "no look-up fails"
+        );
+        let (text, took) = ask().await;
+        assert_eq!(text, "new");
+        assert!(took < Duration::from_millis(800), "{took:?}");
+    }
+    assert_eq!(old.count(), before);
+    assert!(new.count() > 20, "{}", new.count());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_that_nobody_knows_is_a_502_at_once() {
     let nobody = Nobody::open();
     let mut plan = Plan::new(&nobody, &nobody).route("flag: false");
@@ -163,6 +214,32 @@ async fn health_checks_take_a_replica_out_and_bring_it_back() {
     let check = checks.iter().find(|r| r.target == "/healthz").unwrap();
     assert_eq!(check.header("user-agent"), "understudy-health");
     assert_eq!(check.header("host"), ill.address.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_checks_that_are_not_answered_in_time_take_a_replica_out_and_leave_nothing_behind() {
+    let is_check = |r: &Received| r.target == "/healthz";
+    let well = Backend::saying("well").await;
+    let hangs = Backend::answering(move |r| {
+        let hour = Duration::from_secs(if is_check(r) { 3_600 } else { 0 });
+        Reply::text("hangs").after(hour)
+    })
+    .await;
+    let health = "health: { path: /healthz, interval: 20ms, timeout: 50ms, healthy: 2, unhealthy: 2 }";
+    let sidecar = before(&[&well, &hangs], health);
+    sidecar.wait_for_metric(EJECTIONS, &["legacy", "health"], 1.0).await;
+    assert_eq!(sidecar.metric(EJECTIONS, &["legacy"]).await, 1.0);
+    let served = |backend: &Backend| backend.received().iter().filter(|r| !is_check(r)).count();
+    let before = served(&hangs);
+    ask(&sidecar, 20, http::Method::POST).await;
+    assert_eq!((served(&hangs), served(&well)), (before, 20));
+    // It is asked on, each time anew, and whoever was not answered does not stay.
+    hangs.wait_for(before + 10).await;
+    deadline("checks that ran out of time to leave", || hangs.open() <= 1).await;
+    hangs.answer(|_| Reply::text("well again"));
+    sidecar.wait_for_zero(ADDRESSES, &["legacy", "out_of_service"]).await;
+    ask(&sidecar, 20, http::Method::POST).await;
+    assert!(served(&hangs) > before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -104,6 +104,39 @@ impl Instance {
         Self::started(command, folder).await
     }
 
+    /// The same where only the plan's `hosts` tells where names are, which [`Instance::hosts`] rewrites. `None` where the
+    /// operating system lets nobody have that.
+    pub async fn start_among(plan: &Plan, hosts: &str) -> Option<Self> {
+        let arguments = [&["--mount"][..], &["--mount", "--map-root-user"]];
+        let alone = arguments.into_iter().find(|arguments| {
+            let try_it = ["mount", "--bind", "/etc/hosts", "/etc/hosts"];
+            let tried = Command::new("unshare").args(*arguments).args(try_it).output();
+            tried.is_ok_and(|tried| tried.status.success())
+        })?;
+        let folder = tempfile::tempdir().unwrap();
+        let config = plan.write(folder.path());
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let hosts = file("hosts", hosts);
+        // An address of documentation: nobody answers there.
+        let servers = file("resolv.conf", "nameserver 192.0.2.1\noptions timeout:1 attempts:1\n");
+        let line = "mount --bind \"$2\" /etc/hosts; [ ! -e /etc/resolv.conf ] || mount --bind \"$3\" /etc/resolv.conf; \
+                    exec \"$0\" run --config \"$1\"";
+        let mut command = Command::new("unshare");
+        command.env_clear().args(alone).args(["sh", "-c", line, BINARY]);
+        command.args([config, hosts, servers]).stdin(Stdio::null());
+        Some(Self::started(command, folder).await)
+    }
+
+    /// Rewrites what [`Instance::start_among`] was given.
+    pub fn hosts(&self, hosts: &str) {
+        // In its place: another file would not be seen.
+        std::fs::write(self.folder().join("hosts"), hosts).unwrap();
+    }
+
     /// Runs the binary once more over the same files, to take this one's place.
     pub async fn replaced(&mut self) -> Self {
         let folder = self.folder.take().unwrap();
