@@ -58,6 +58,7 @@ pub(super) fn judge(bytes: &[u8], limits: Limits) -> Result<Option<Head>, Fault>
 const FEW: usize = 128;
 
 fn judge_in<'b>(bytes: &'b [u8], limits: Limits, room: &mut [MaybeUninit<Header<'b>>]) -> Result<Option<Head>, Fault> {
+    let leading = leading(bytes)?;
     let mut request = httparse::Request::new(&mut []);
     let len = match request.parse_with_uninit_headers(bytes, room) {
         Ok(Status::Complete(len)) => len,
@@ -67,20 +68,21 @@ fn judge_in<'b>(bytes: &'b [u8], limits: Limits, room: &mut [MaybeUninit<Header<
                 httparse::Error::TooManyHeaders => ClientError::HeadersTooLarge,
                 _ => ClientError::Malformed,
             };
-            return Err((reason, fault_in_head(bytes, limits)));
+            let at = fault_in_head(bytes, limits);
+            return Err(if at < limits.header_bytes {
+                (reason, at)
+            } else {
+                over(bytes, leading, limits)
+            });
         }
     };
+    if len > limits.header_bytes {
+        return Err(over(bytes, leading, limits));
+    }
     // A whole head has all three.
     let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
     let is_1_1 = request.version == Some(1);
     let offset = |part: &str| (part.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
-    if len > limits.header_bytes {
-        let is_target = offset(target) + target.len() > limits.header_bytes;
-        return Err((too_large(is_target), limits.header_bytes));
-    }
-    if offset(method) > LEADING {
-        return Err((ClientError::Malformed, LEADING));
-    }
 
     let mut fields = Fields::default();
     for header in request.headers.iter() {
@@ -146,27 +148,38 @@ struct Fields<'b> {
 
 /// Whether a head that is not whole may still become one.
 pub(super) fn is_within(bytes: &[u8], limits: Limits) -> Result<(), Fault> {
-    let leading = bytes
-        .iter()
-        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
-        .take(LEADING + 1)
-        .count();
-    if leading > LEADING {
-        return Err((ClientError::Malformed, LEADING));
-    }
+    let leading = leading(bytes)?;
     if bytes.len() <= limits.header_bytes {
-        return Ok(());
+        Ok(())
+    } else {
+        Err(over(bytes, leading, limits))
     }
-    let line_is_whole = memchr::memchr(b'\n', &bytes[leading..limits.header_bytes]).is_some();
-    Err((too_large(!line_is_whole), limits.header_bytes))
 }
 
-fn too_large(is_target: bool) -> ClientError {
-    if is_target {
-        ClientError::TargetTooLong
-    } else {
-        ClientError::HeadersTooLarge
+// The bytes of empty lines before the head.
+fn leading(bytes: &[u8]) -> Result<usize, Fault> {
+    let mut leading = 0;
+    loop {
+        leading += match bytes[leading..] {
+            [b'\n', ..] => 1,
+            [b'\r', b'\n', ..] => 2,
+            _ => return Ok(leading),
+        };
+        if leading > LEADING {
+            return Err((ClientError::Malformed, LEADING));
+        }
     }
+}
+
+// More bytes than the limit, by whichever part of the head reaches over it.
+fn over(bytes: &[u8], leading: usize, limits: Limits) -> Fault {
+    let line_is_whole = memchr::memchr(b'\n', &bytes[leading..limits.header_bytes]).is_some();
+    let reason = if line_is_whole {
+        ClientError::HeadersTooLarge
+    } else {
+        ClientError::TargetTooLong
+    };
+    (reason, limits.header_bytes)
 }
 
 /// Judges a trailer section; its length once it is whole.

@@ -8,7 +8,7 @@ mod head;
 #[cfg(test)]
 mod tests;
 
-use memchr::{memchr, memchr_iter};
+use memchr::{memchr, memchr_iter, memchr2};
 
 use crate::live::tally::ClientError;
 
@@ -234,7 +234,8 @@ impl Guard {
     }
 
     fn head(&mut self, bytes: &[u8]) -> Judged {
-        if self.is_worth_parsing(bytes, has_blank_line)
+        let is_over = bytes.len() > self.limits.header_bytes;
+        if (self.is_worth_parsing(bytes, has_blank_line) || is_over)
             && let Some(head) = head::judge(bytes, self.limits)?
         {
             self.seen = 0;
@@ -256,15 +257,23 @@ impl Guard {
         if !bytes[0].is_ascii_hexdigit() {
             return Err((ClientError::BadChunk, 0));
         }
-        if self.is_worth_parsing(bytes, |fresh| memchr(b'\n', fresh).is_some()) {
-            match httparse::parse_chunk_size(bytes) {
+        // A line is looked at as far as one may be long: what is wrong with it is then the same however it arrives.
+        let (most, over) = match memchr2(b'\n', b';', &bytes[..bytes.len().min(SIZE_BYTES)]) {
+            Some(at) if bytes[at] == b';' => (
+                at + EXTENSION_BYTES - self.extensions + 2,
+                (ClientError::ChunkExtensions, at),
+            ),
+            _ => (SIZE_BYTES, (ClientError::BadChunk, 0)),
+        };
+        let line = &bytes[..bytes.len().min(most)];
+        let is_over = line.len() == most;
+        if self.is_worth_parsing(bytes, |fresh| memchr(b'\n', fresh).is_some()) || is_over {
+            match httparse::parse_chunk_size(line) {
                 Ok(httparse::Status::Complete((len, size))) => {
                     self.seen = 0;
-                    let line = &bytes[..len - 2];
-                    if let Some(at) = memchr(b';', line) {
-                        self.extension(line, at)?;
-                    } else if len > SIZE_BYTES {
-                        return Err((ClientError::BadChunk, 0));
+                    if let Some(at) = memchr(b';', &line[..len - 2]) {
+                        self.extension(&line[at..len - 2])
+                            .map_err(|offset| (ClientError::BadChunk, at + offset))?;
                     }
                     self.state = match size {
                         0 => State::Trailers,
@@ -275,29 +284,17 @@ impl Guard {
                     return Ok(Some(len));
                 }
                 Ok(httparse::Status::Partial) => {}
-                Err(httparse::InvalidChunkSize) => return Err((ClientError::BadChunk, fault_in_size(bytes))),
+                Err(httparse::InvalidChunkSize) => return Err((ClientError::BadChunk, fault_in_size(line))),
             }
         }
-        match memchr(b';', &bytes[..bytes.len().min(SIZE_BYTES)]) {
-            None if bytes.len() > SIZE_BYTES => Err((ClientError::BadChunk, 0)),
-            Some(at) if self.extensions + bytes.len() - at > EXTENSION_BYTES => Err((ClientError::ChunkExtensions, at)),
-            _ => Ok(None),
-        }
+        if is_over { Err(over) } else { Ok(None) }
     }
 
     // An extension says nothing to us and goes nowhere; one that hides a line end may say something to others.
-    fn extension(&mut self, line: &[u8], at: usize) -> Result<(), (ClientError, usize)> {
-        self.extensions += line.len() - at;
-        if self.extensions > EXTENSION_BYTES {
-            return Err((ClientError::ChunkExtensions, at));
-        }
-        let control = line[at..]
-            .iter()
-            .position(|byte| byte.is_ascii_control() && *byte != b'\t');
-        match control {
-            Some(offset) => Err((ClientError::BadChunk, at + offset)),
-            None => Ok(()),
-        }
+    fn extension(&mut self, extension: &[u8]) -> Result<(), usize> {
+        self.extensions += extension.len();
+        let control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+        extension.iter().position(control).map_or(Ok(()), Err)
     }
 
     fn trailers(&mut self, bytes: &[u8]) -> Judged {
@@ -309,17 +306,16 @@ impl Guard {
         if bytes == b"\r" {
             return Ok(None);
         }
-        if self.is_worth_parsing(bytes, has_blank_line)
-            && let Some(len) = head::judge_trailers(bytes, self.limits)?
+        let section = &bytes[..bytes.len().min(TRAILER_BYTES)];
+        let is_over = section.len() < bytes.len();
+        if (self.is_worth_parsing(bytes, has_blank_line) || is_over)
+            && let Some(len) = head::judge_trailers(section, self.limits)?
         {
-            if len > TRAILER_BYTES {
-                return Err((ClientError::TrailersTooLarge, TRAILER_BYTES));
-            }
             self.seen = 0;
             self.end_message();
             return Ok(Some(len));
         }
-        if bytes.len() > TRAILER_BYTES {
+        if is_over {
             return Err((ClientError::TrailersTooLarge, TRAILER_BYTES));
         }
         Ok(None)

@@ -35,6 +35,14 @@ fn fed(bytes: &[u8], cuts: &[usize]) -> (usize, Option<Fault>) {
     (passed, fault)
 }
 
+/// Whether the same passes, and the same is wrong, when they arrive one by one.
+#[track_caller]
+fn assert_same_in_pieces(bytes: &[u8]) {
+    let every: Vec<usize> = (0..bytes.len()).collect();
+    let begun = &bytes[..bytes.len().min(90)];
+    assert_eq!(fed(bytes, &every), fed(bytes, &[]), "{}", begun.escape_ascii());
+}
+
 fn reason(bytes: &[u8]) -> Option<&'static str> {
     fed(bytes, &[]).1.map(|fault| fault.reason.label())
 }
@@ -167,15 +175,8 @@ fn a_section_over_its_limits_is_refused_before_it_is_whole() {
             "trailers_too_large",
         ),
     ] {
-        let whole = fed(bytes.as_bytes(), &[]).1;
-        assert_eq!(whole.map(|fault| fault.reason.label()), Some(expected), "{bytes:.60}");
-        let every: Vec<usize> = (0..bytes.len()).collect();
-        let piecewise = fed(bytes.as_bytes(), &every).1;
-        assert_eq!(
-            piecewise.map(|fault| fault.reason.label()),
-            Some(expected),
-            "{bytes:.60}"
-        );
+        assert_eq!(reason(bytes.as_bytes()), Some(expected), "{bytes:.60}");
+        assert_same_in_pieces(bytes.as_bytes());
     }
     let extensions = format!("1;{}\r\na\r\n", "x".repeat(7_000)).repeat(3);
     let bytes = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{extensions}");
@@ -220,6 +221,36 @@ fn a_fault_is_where_it_is() {
         let fault = fed(bytes.as_bytes(), &[]).1.expect(bytes);
         assert_eq!(fault.at, at, "{bytes:?}");
     }
+}
+
+#[test]
+fn what_is_wrong_is_the_same_however_it_arrives() {
+    let chunked = |rest: &str| format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{rest}");
+    let (long, nulls) = ("x".repeat(5_000), "\0".repeat(70));
+    for (bytes, at) in [
+        (chunked(&format!("5{nulls};a=b\r\nhello\r\n")), 57),
+        (chunked(&format!("5{}x;a=b\r\nhello\r\n", " ".repeat(70))), 56),
+        (chunked(&format!("5{};a=b\r\nhello\r\n", " ".repeat(70))), 56),
+        (chunked(&format!("5;{}\rx\r\n", "x".repeat(16_384))), 57),
+        (chunked(&format!("5;{}\rx\r\n", "x".repeat(16_383))), 57 + 16_385),
+        (
+            chunked(&format!("0\r\na: {}\0\r\n\r\n", "x".repeat(50_000))),
+            59 + 50_003,
+        ),
+        (format!("{}1\r\n\x07", "\n".repeat(40)), 16),
+        (format!("{}\n\n", "\r".repeat(20)), 1),
+        (format!("{}\rGET /\n\n", "\r\n".repeat(8)), 17),
+        (format!("GET /{}\0{long}", "x".repeat(3_000)), 3_005),
+        (format!("GET /{long}\0"), 4_096),
+        (format!("GET /{} HTTP/1.1\r\n", "x".repeat(4_085)), 4_096),
+    ] {
+        let fault = fed(bytes.as_bytes(), &[]).1.expect("a fault");
+        assert_eq!(fault.at, at, "{bytes:.60}");
+        assert_same_in_pieces(bytes.as_bytes());
+    }
+    let longest = chunked(&format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(16_383)));
+    assert_eq!(fed(longest.as_bytes(), &[]), (longest.len(), None));
+    assert_same_in_pieces(longest.as_bytes());
 }
 
 #[test]
