@@ -25,7 +25,7 @@ pub mod listen;
 pub mod pair;
 pub mod patience;
 pub mod provenance;
-mod proxy_protocol;
+pub mod proxy_protocol;
 pub mod refusals;
 mod relay;
 pub mod shadow;

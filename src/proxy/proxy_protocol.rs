@@ -40,8 +40,8 @@ pub enum NoHeader {
 }
 
 /// What bytes are that may be the beginning of a header.
-#[derive(Debug, PartialEq, Eq)]
-enum Look {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
     /// A whole header of this many bytes.
     Header(usize, Told),
     /// More is needed to tell.
@@ -76,7 +76,9 @@ pub async fn take(stream: &mut Stream) -> Result<Told, NoHeader> {
     }
 }
 
-fn look(bytes: &[u8]) -> Look {
+/// What the first bytes of a connection are.
+#[must_use]
+pub fn look(bytes: &[u8]) -> Look {
     let signature = &bytes[..bytes.len().min(v2::PROTOCOL_PREFIX.len())];
     if v2::PROTOCOL_PREFIX.starts_with(signature) {
         return look_binary(bytes);

@@ -1,21 +1,13 @@
 //! The laws, each a function of bytes: it returns, or it has found a bug.
 
+#[path = "wire.rs"]
+mod wire;
+
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::io;
 use std::path::Path;
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use understudy::engine::compare::{self, Answer, Body, Comparison, Headers, Pattern, Rules, Verdict};
 use understudy::engine::decide::Copies;
 use understudy::engine::flags::{Asked, evaluate};
@@ -26,10 +18,8 @@ use understudy::engine::ruleset::document::Document;
 use understudy::engine::ruleset::problem::Problems;
 use understudy::engine::ruleset::{Input, Ruleset, compile};
 use understudy::engine::vocab::{Revision, SUBJECT_LIMIT_BYTES};
-use understudy::proxy::forward;
-use understudy::proxy::framing::{Guard, Limits, Rest};
-use understudy::proxy::provenance::Provenance;
-use understudy::proxy::socket::{Peer, Protocol, Scheme};
+
+pub use wire::{forwarding, frames, proxy_protocol};
 
 /// A configuration is taken, or refused with at least one problem; reading it twice says the same.
 pub fn config(data: &[u8]) {
@@ -280,217 +270,4 @@ pub fn compare(data: &[u8]) {
     );
     let seen = compare::compare(&blind, &legacy, &new);
     assert!(seen.total() == 0, "{seen:?}");
-}
-
-const LIMITS: Limits = Limits {
-    header_bytes: 16 * 1_024,
-    header_count: 64,
-};
-
-/// How much passed, how many heads, and whether all of it did and ended with a message.
-struct Passed {
-    bytes: Vec<u8>,
-    heads: u64,
-    fault: Option<String>,
-    between: bool,
-}
-
-fn guarded(data: &[u8], cuts: &[usize]) -> Passed {
-    let mut guard = Guard::new(LIMITS);
-    let (mut passed, mut fault) = (0, None);
-    let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (data.len() + 1)).collect();
-    ends.push(data.len());
-    ends.sort_unstable();
-    'all: for end in ends {
-        while passed < end {
-            let verdict = guard.examine(&data[passed..end]);
-            assert!(verdict.clear <= end - passed, "more passed than there is");
-            passed += verdict.clear;
-            match verdict.rest {
-                Rest::Incomplete => break,
-                // The answer was another one.
-                Rest::Undecided => guard.decide(false),
-                Rest::Refused(why) => {
-                    fault = Some(format!("{why:?}"));
-                    break 'all;
-                }
-            }
-        }
-    }
-    Passed {
-        bytes: data[..passed].to_vec(),
-        heads: guard.heads(),
-        fault,
-        between: guard.is_between(),
-    }
-}
-
-/// However bytes arrive, the guard says the same of them; and of what it lets pass, the library behind it sees as many
-/// messages, none of them broken. What goes on to a backend is fit to.
-pub fn forwarding(data: &[u8]) {
-    let whole = guarded(data, &[]);
-    let cuts: Vec<usize> = data.iter().take(8).map(|byte| usize::from(*byte) * 7).collect();
-    let every: Vec<usize> = if data.len() < 600 {
-        (0..data.len()).collect()
-    } else {
-        Vec::new()
-    };
-    for cuts in [cuts, every] {
-        let cut = guarded(data, &cuts);
-        // What is wrong with a section that is not all there may be seen when more of it is.
-        let later = cut.fault.is_none() && cut.bytes.len() < data.len();
-        assert!(
-            whole.heads == cut.heads && (whole.fault == cut.fault || later),
-            "cut at {cuts:?}: {:?}",
-            cut.fault
-        );
-        // Before a fault, as much of a body passes as had arrived.
-        if whole.fault.is_none() {
-            assert_eq!(whole.bytes.len(), cut.bytes.len());
-        }
-    }
-    let seen = served(&whole.bytes);
-    let heads = u64::try_from(seen.heads.len()).unwrap_or(0);
-    assert!(
-        heads <= whole.heads,
-        "the library saw {heads} heads, the guard {}",
-        whole.heads
-    );
-    if heads < whole.heads {
-        let closed = seen.heads.last().is_some_and(|(_, closes)| *closes);
-        assert!(
-            closed,
-            "the library saw {heads} heads, the guard {}; {:?}",
-            whole.heads, seen.error
-        );
-    } else if whole.between && whole.fault.is_none() {
-        assert_eq!(
-            seen.bodies, heads,
-            "a body did not end where the guard saw its end; {:?}",
-            seen.error
-        );
-    }
-    for (mut headers, _) in seen.heads {
-        let host = headers.get(http::header::HOST).cloned();
-        let length = headers.get(http::header::CONTENT_LENGTH).cloned();
-        let peer = Peer {
-            address: "192.0.2.1:9".parse().ok(),
-            local_port: Some(80),
-            scheme: Scheme::Http,
-            protocol: Protocol::Any,
-        };
-        forward::prepare_request(&mut headers, &Provenance::of(&peer), None, false);
-        let gone = [
-            "connection",
-            "keep-alive",
-            "proxy-connection",
-            "transfer-encoding",
-            "upgrade",
-            "trailer",
-            "proxy-authorization",
-        ];
-        assert!(gone.iter().all(|name| !headers.contains_key(*name)), "{headers:?}");
-        assert!(
-            headers
-                .keys()
-                .all(|name| !name.as_str().replace('_', "-").starts_with("x-understudy-")),
-            "{headers:?}"
-        );
-        assert_eq!(
-            (
-                headers.get(http::header::HOST),
-                headers.get(http::header::CONTENT_LENGTH)
-            ),
-            (host.as_ref(), length.as_ref())
-        );
-        let from = headers.get("x-forwarded-for").expect("the peer is named").as_bytes();
-        assert!(from.ends_with(b"192.0.2.1"), "{headers:?}");
-    }
-}
-
-#[derive(Default)]
-struct Seen {
-    /// Each with whether the connection closes after it.
-    heads: Vec<(HeaderMap, bool)>,
-    bodies: u64,
-    error: Option<String>,
-}
-
-/// What the library sees of these bytes.
-fn served(bytes: &[u8]) -> Seen {
-    let seen = Arc::new(Mutex::new(Seen::default()));
-    let kept = Arc::clone(&seen);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let seen = Arc::clone(&kept);
-        async move {
-            let (head, body) = request.into_parts();
-            let old = head.version != http::Version::HTTP_11;
-            let says = |token: &[u8]| {
-                let lines = head.headers.get_all(http::header::CONNECTION).iter();
-                let mut tokens = lines.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-                tokens.any(|one| one.trim_ascii().eq_ignore_ascii_case(token))
-            };
-            let closes = says(b"close") || (old && !says(b"keep-alive"));
-            seen.lock()
-                .expect("no panic")
-                .heads
-                .push((head.headers.clone(), closes));
-            if body.collect().await.is_ok() {
-                seen.lock().expect("no panic").bodies += 1;
-            }
-            Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
-        }
-    });
-    let connection = http1::Builder::new()
-        .max_headers(LIMITS.header_count)
-        .max_header_size(LIMITS.header_bytes)
-        .max_buf_size(LIMITS.header_bytes)
-        .serve_connection(TokioIo::new(Given(bytes, 0)), service);
-    let mut connection = pin!(connection);
-    let mut cx = Context::from_waker(Waker::noop());
-    let told = || {
-        let seen = seen.lock().expect("no panic");
-        (seen.heads.len(), seen.bodies)
-    };
-    // Nothing but the bytes can make it go on: once a few looks change nothing, it has seen what it can.
-    let (mut last, mut idle, mut ended) = (told(), 0, None);
-    while idle < 8 && ended.is_none() {
-        if let Poll::Ready(result) = connection.as_mut().poll(&mut cx) {
-            ended = Some(result);
-        }
-        idle = if told() == last { idle + 1 } else { 0 };
-        last = told();
-    }
-    let mut seen = std::mem::take(&mut *seen.lock().expect("no panic"));
-    seen.error = ended.and_then(Result::err).map(|error| format!("{error:?}"));
-    seen
-}
-
-/// Bytes to be read, with nothing behind them, and nobody to read what is written.
-struct Given<'b>(&'b [u8], usize);
-
-impl AsyncRead for Given<'_> {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.1 == self.0.len() {
-            return Poll::Pending;
-        }
-        let end = (self.1 + buf.remaining()).min(self.0.len());
-        buf.put_slice(&self.0[self.1..end]);
-        self.1 = end;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Given<'_> {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }
