@@ -1,4 +1,5 @@
-//! Everything at once, from a seed: load, reloads, kills, faults of both backends, floods and clients that leave.
+//! Everything at once, from a seed: load over HTTP/1.1 and HTTP/2, reloads, kills, faults of both backends, floods, and
+//! clients that leave.
 //!
 //! Whatever happens, every client gets exactly one well-formed answer or a closed connection; what legacy answered
 //! arrives byte for byte; nothing that acts is sent twice and nothing cut is completed; afterwards the counters add up,
@@ -24,6 +25,8 @@ mod promise;
 mod random;
 #[path = "chaos/schedule.rs"]
 mod schedule;
+#[path = "chaos/streams.rs"]
+mod streams;
 #[path = "conformance/strict.rs"]
 #[allow(dead_code, reason = "each binary of tests uses its part")]
 mod strict;
@@ -39,13 +42,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 fn runs() -> (Vec<u64>, Duration) {
     let given = std::env::var("UNDERSTUDY_SEED").ok().map(|seed| seed.parse().unwrap());
     let long = std::env::var("UNDERSTUDY_LONG").is_ok_and(|long| long != "0");
-    let length = Duration::from_secs(if long { 180 } else { 15 });
+    let length = Duration::from_secs(if long { 150 } else { 12 });
     match (given, long) {
         (Some(seed), _) => (vec![seed], length),
-        (None, false) => (vec![1], length),
+        // New speaks HTTP/2 in every other.
+        (None, false) => (vec![1, 2], length),
         (None, true) => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-            ((now..now + 3).collect(), length)
+            ((now..now + 4).collect(), length)
         }
     }
 }

@@ -1,5 +1,8 @@
 //! A backend under changing weather: answers as promised, or fails in the way the weather asks for.
 
+#[path = "two.rs"]
+mod two;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -60,6 +63,13 @@ impl Weather {
 /// For how long after bad weather its effects may still be met: timeouts that had begun, and connections that stalled.
 const AFTERMATH_MS: u64 = 3_000;
 
+/// What a backend is spoken to in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    Http1,
+    Http2,
+}
+
 pub struct Shared {
     side: &'static str,
     weather: AtomicUsize,
@@ -98,6 +108,7 @@ impl Shared {
 pub struct Backend {
     pub address: SocketAddr,
     pub shared: Arc<Shared>,
+    speaks: Speaks,
     accepting: Option<JoinHandle<()>>,
 }
 
@@ -108,7 +119,7 @@ impl Located for Backend {
 }
 
 impl Backend {
-    pub async fn start(side: &'static str) -> Self {
+    pub async fn start(side: &'static str, speaks: Speaks) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -119,10 +130,11 @@ impl Backend {
             seen: Mutex::default(),
             wrong: Mutex::default(),
         });
-        let accepting = Some(tokio::spawn(accept(listener, Arc::clone(&shared))));
+        let accepting = Some(tokio::spawn(accept(listener, Arc::clone(&shared), speaks)));
         Self {
             address,
             shared,
+            speaks,
             accepting,
         }
     }
@@ -145,7 +157,7 @@ impl Backend {
             socket.set_reuseaddr(true).unwrap();
             socket.bind(self.address).unwrap();
             let listener = socket.listen(1_024).unwrap();
-            self.accepting = Some(tokio::spawn(accept(listener, Arc::clone(shared))));
+            self.accepting = Some(tokio::spawn(accept(listener, Arc::clone(shared), self.speaks)));
         }
     }
 
@@ -157,10 +169,13 @@ impl Backend {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>, speaks: Speaks) {
     while let Ok((stream, _)) = listener.accept().await {
         let _ = stream.set_nodelay(true);
-        tokio::spawn(serve(stream, Arc::clone(&shared)));
+        match speaks {
+            Speaks::Http1 => drop(tokio::spawn(serve(stream, Arc::clone(&shared)))),
+            Speaks::Http2 => drop(tokio::spawn(two::serve(stream, Arc::clone(&shared)))),
+        }
     }
 }
 

@@ -11,10 +11,11 @@ use tokio::net::TcpStream;
 use crate::backend::Shared;
 use crate::promise::Promise;
 use crate::random::Random;
+use crate::streams;
 use crate::strict::{self, Kind, Strict};
 
 /// Longer than every limit on time of the instance together.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What all clients know and tell.
 pub struct Crowd {
@@ -32,21 +33,21 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    fn promise(&self) -> Promise {
+    pub fn promise(&self) -> Promise {
         Promise::new(self.ids.fetch_add(1, Relaxed))
     }
 
-    fn complain(&self, what: String) {
+    pub fn complain(&self, what: String) {
         let told = format!("{what} ({}, {})", self.legacy.told(), self.new.told());
         self.wrong.lock().unwrap().push(told);
     }
 
     /// Whether nothing since then excuses a failure of this request.
-    fn must_succeed(&self, promise: &Promise, since: Instant) -> bool {
+    pub fn must_succeed(&self, promise: &Promise, since: Instant) -> bool {
         self.legacy.calm_since(since) && (promise.route != "live" || self.new.calm_since(since))
     }
 
-    fn judge(&self, promise: &Promise, answer: &Strict, since: Instant) {
+    pub fn judge(&self, promise: &Promise, answer: &Strict, since: Instant) {
         let reason = answer.header("x-understudy-error");
         if !reason.is_empty() {
             self.tally[1].fetch_add(1, Relaxed);
@@ -155,13 +156,14 @@ fn kind(promise: &Promise) -> Kind {
 pub async fn live(crowd: Arc<Crowd>, seed: u64) {
     let mut random = Random::new(seed);
     while !crowd.stop.load(Relaxed) {
-        match random.below(16) {
+        match random.below(21) {
             0..=6 => polite(&crowd, &mut random).await,
             7..=8 => pipelining(&crowd, &mut random).await,
             9..=10 => leaves_while_sending(&crowd, &mut random).await,
             11 => leaves_while_reading(&crowd, &mut random).await,
             12 => dawdling(&crowd, &mut random).await,
             13 => expecting(&crowd, &mut random).await,
+            14..=18 => streams::multiplexing(&crowd, &mut random).await,
             _ => broken(&crowd, &mut random).await,
         }
         // As many as there are clients would otherwise be all that the machine does.
@@ -386,7 +388,7 @@ async fn broken(crowd: &Crowd, random: &mut Random) {
             0 => bytes[at] = odd,
             1 => bytes.insert(at, odd),
             2 => drop(bytes.remove(at)),
-            _ => bytes.truncate(at.max(1)),
+            _ => bytes.truncate(at.max(3)),
         }
     }
     let _ = wire.stream.write_all(&bytes).await;

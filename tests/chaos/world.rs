@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, Weather};
+use crate::backend::{Backend, Speaks, Weather};
 use crate::client::{self, Crowd};
 use crate::flood;
 use crate::promise::ROUTES;
@@ -50,13 +50,19 @@ fn descriptors(pid: u32) -> usize {
 }
 
 async fn chaos(seed: u64, length: Duration) {
-    let mut legacy = Backend::start("legacy").await;
-    let mut new = Backend::start("new").await;
+    let (speaks, http) = match seed.is_multiple_of(2) {
+        true => (Speaks::Http2, "2"),
+        false => (Speaks::Http1, "1"),
+    };
+    let mut legacy = Backend::start("legacy", Speaks::Http1).await;
+    let mut new = Backend::start("new", speaks).await;
     let plan = Plan::new(&legacy, &new)
         .routes(ROUTING)
         .features(&features(50))
         .legacy_more("timeout: 1s, connect_timeout: 500ms")
-        .new_more("timeout: 1s, connect_timeout: 500ms, copies: dry_run")
+        .new_more(&format!(
+            "timeout: 1s, connect_timeout: 500ms, copies: dry_run, http: {http}"
+        ))
         .more(LIMITS);
     let mut instance = Instance::start(&plan).await;
     let crowd = Arc::new(Crowd {

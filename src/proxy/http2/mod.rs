@@ -12,7 +12,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -91,7 +91,8 @@ async fn answer(
     mut request: Request<Incoming>,
     pace: Arc<Pace>,
 ) -> Result<Response<Paced>, h2::Error> {
-    let response = match fields::admit(&mut request, settings.head) {
+    let is_head = request.method() == Method::HEAD;
+    let mut response = match fields::admit(&mut request, settings.head) {
         Ok(()) if !worker.lets_ask(&origin, request.headers()) => {
             let finish = Finish(Arc::clone(&origin.turn));
             error::too_soon().map(|body| Answer::Made(Some(body), finish))
@@ -103,6 +104,10 @@ async fn answer(
             refuse(&origin, reason)
         }
     };
+    // Over HTTP/1 the library leaves out the body of an answer to HEAD, here it does not.
+    if is_head && let Answer::Made(body, _) = response.body_mut() {
+        *body = None;
+    }
     Ok(response.map(|answer| Paced::new(answer, pace)))
 }
 
