@@ -2,7 +2,7 @@
 //! handshake, where the listener asks for them.
 //!
 //! In: a stream that was just accepted. Out: one that is ready for HTTP and what is now known of the peer, or nothing:
-//! then the connection is over, and counted.
+//! then the connection is over, counted and logged.
 
 use std::io;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl Entrance {
             },
             () = late => HandshakeError::Timeout,
         };
-        worker.tally.handshakes_failed.add(error);
+        worker.refusals.book_handshake(&peer, error);
         None
     }
 

@@ -1,17 +1,17 @@
-//! Keeps account of what is refused from clients: each refusal is counted by its reason and logged once, with the
-//! address, the reason and the place, and never with what was sent.
+//! Keeps account of what is refused from clients, requests and TLS handshakes: each refusal is counted by its reason and
+//! logged once, with the address, the reason and the place, and never with what was sent.
 //!
-//! Whoever floods us with requests to refuse must not flood the log with them: lines are capped per worker, and the
-//! next one says how many were left out.
+//! Whoever floods us with something to refuse must not flood the log with it: lines of each kind are capped per worker, and
+//! the next one says how many were left out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::socket::Peer;
 use super::sweep::Sweep;
-use crate::live::tally::{ClientError, Label as _, WorkerTally};
+use crate::live::tally::{ClientError, HandshakeError, Label as _, WorkerTally};
 
-/// The most lines of one worker in one [`WINDOW_MS`].
+/// The most lines of one kind and worker in one [`WINDOW_MS`].
 const LINES: u64 = 20;
 
 const WINDOW_MS: u64 = 10_000;
@@ -21,9 +21,8 @@ const WINDOW_MS: u64 = 10_000;
 pub struct Refusals {
     tally: Arc<WorkerTally>,
     sweep: Arc<Sweep>,
-    window: AtomicU64,
-    lines: AtomicU64,
-    left_out: AtomicU64,
+    requests: Lines,
+    handshakes: Lines,
 }
 
 impl Refusals {
@@ -33,9 +32,8 @@ impl Refusals {
         Arc::new(Self {
             tally,
             sweep,
-            window: AtomicU64::new(0),
-            lines: AtomicU64::new(0),
-            left_out: AtomicU64::new(0),
+            requests: Lines::default(),
+            handshakes: Lines::default(),
         })
     }
 
@@ -47,7 +45,7 @@ impl Refusals {
 
     /// Logs one that is counted elsewhere.
     pub fn log(&self, peer: &Peer, reason: &'static str, position: Option<u64>) {
-        if let Some(left_out) = self.line() {
+        if let Some(left_out) = self.requests.next(self.sweep.now_ms()) {
             tracing::warn!(
                 client = peer.address.map(tracing::field::display),
                 reason,
@@ -58,17 +56,40 @@ impl Refusals {
         }
     }
 
-    // How many lines were left out before this one, if this one may be written. Only its worker asks.
-    fn line(&self) -> Option<u64> {
-        let window = self.sweep.now_ms() / WINDOW_MS;
-        if self.window.swap(window, Relaxed) != window {
-            self.lines.store(0, Relaxed);
+    /// Counts and logs a TLS handshake that came to nothing.
+    pub fn book_handshake(&self, peer: &Peer, reason: HandshakeError) {
+        self.tally.handshakes_failed.add(reason);
+        if let Some(left_out) = self.handshakes.next(self.sweep.now_ms()) {
+            tracing::warn!(
+                client = peer.address.map(tracing::field::display),
+                reason = reason.label(),
+                left_out,
+                "a client's TLS handshake came to nothing"
+            );
         }
-        if self.lines.load(Relaxed) >= LINES {
+    }
+}
+
+/// Lines of one kind. Only one worker writes them.
+#[derive(Debug, Default)]
+struct Lines {
+    window: AtomicU64,
+    written: AtomicU64,
+    left_out: AtomicU64,
+}
+
+impl Lines {
+    /// How many lines were left out before this one, if this one may be written.
+    fn next(&self, now_ms: u64) -> Option<u64> {
+        let window = now_ms / WINDOW_MS;
+        if self.window.swap(window, Relaxed) != window {
+            self.written.store(0, Relaxed);
+        }
+        if self.written.load(Relaxed) >= LINES {
             self.left_out.fetch_add(1, Relaxed);
             return None;
         }
-        self.lines.fetch_add(1, Relaxed);
+        self.written.fetch_add(1, Relaxed);
         Some(self.left_out.swap(0, Relaxed))
     }
 }
@@ -79,10 +100,9 @@ mod tests {
 
     #[test]
     fn a_flood_of_refusals_is_counted_and_not_logged() {
-        let refusals = Refusals::new(Arc::default(), Sweep::new());
-        let lines: Vec<_> = (0..50).map(|_| refusals.line()).collect();
+        let refused = Lines::default();
+        let lines: Vec<_> = (0..50).map(|_| refused.next(5)).collect();
         assert_eq!(lines.iter().flatten().count(), 20);
-        refusals.window.store(7, Relaxed);
-        assert_eq!((refusals.line(), refusals.line()), (Some(30), Some(0)));
+        assert_eq!((refused.next(WINDOW_MS), refused.next(WINDOW_MS)), (Some(30), Some(0)));
     }
 }

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 use crate::support::tls::shown;
 use crate::support::{
-    Authority, Backend, Client, Listener, Nobody, Plan, Reply, Shopper, Sidecar, Socket, deadline, eventually, pair,
-    raw, request, understudy,
+    Authority, Backend, Client, Instance, Listener, Nobody, Plan, Reply, Shopper, Sidecar, Socket, deadline,
+    eventually, pair, raw, request, understudy,
 };
 
 const HANDSHAKES: &str = "understudy_tls_handshakes_total";
@@ -258,6 +258,77 @@ async fn what_is_no_tls_is_closed_and_counted() {
     }
     sidecar.wait_for_zero("understudy_connections", &[]).await;
     assert_eq!(legacy.count(), 0);
+}
+
+/// What the log has of failed handshakes: the client, the reason, and how many were left out before.
+fn failures(instance: &Instance) -> Vec<(String, String, u64)> {
+    let logs = instance.logs().into_iter();
+    let lines = logs.filter(|line| line["message"] == "a client's TLS handshake came to nothing");
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    lines
+        .map(|line| {
+            let left_out = line["left_out"].as_u64().unwrap();
+            (text(&line["client"]), text(&line["reason"]), left_out)
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_failed_handshake_is_logged_once_with_its_address_and_reason() {
+    let (legacy, authority, files) = (echo().await, Authority::new(), folder());
+    let tls = pair(files.path(), "shop", &authority.sign(&["shop.example"]));
+    let limited = plan(&legacy, &format!("{tls}, min_version: 1.3")).more("limits: { handshake: 300ms }");
+    let instance = Instance::start(&limited).await;
+    let told = async |local: String, reason: &str| {
+        deadline(&format!("a line about {reason}"), || {
+            failures(&instance).iter().any(|(client, ..)| *client == local)
+        })
+        .await;
+        let of_client: Vec<_> = failures(&instance)
+            .into_iter()
+            .filter(|(client, ..)| *client == local)
+            .collect();
+        assert_eq!(of_client, [(local, reason.to_owned(), 0)]);
+    };
+    for (bytes, reason) in [
+        (&b"GET /s3cr3t HTTP/1.1\r\nHost: a\r\n\r\n"[..], "plaintext"),
+        (&[22, 3, 1, 0, 4, 99, 0, 0, 0], "malformed"),
+        (&[22, 3, 1, 1, 0], "timeout"),
+    ] {
+        let mut client = Socket::connect(instance.address).await;
+        client.send(bytes).await;
+        client.rest().await;
+        told(client.local().to_string(), reason).await;
+    }
+    let mut left = Socket::connect(instance.address).await;
+    left.send([22, 3, 1, 1, 0]).await;
+    let local = left.local().to_string();
+    drop(left);
+    told(local, "cut").await;
+    for (shopper, reason) in [
+        (Shopper::trusting(&Authority::new(), &[]), "refused_by_client"),
+        (Shopper::speaking(&[&TLS12], &authority, &[], None), "nothing_in_common"),
+    ] {
+        let stream = TcpStream::connect(instance.address).await.unwrap();
+        let local = stream.local_addr().unwrap().to_string();
+        assert!(shopper.over(stream, "s3cr3t.example").await.is_err());
+        told(local, reason).await;
+    }
+    assert!(!instance.stderr().contains("s3cr3t"), "a value was logged");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_failed_handshakes_does_not_flood_the_log() {
+    let (legacy, authority, files) = (echo().await, Authority::new(), folder());
+    let tls = pair(files.path(), "shop", &authority.sign(&["shop.example"]));
+    let instance = Instance::start(&plan(&legacy, &tls)).await;
+    for _ in 0..1_000 {
+        drop(TcpStream::connect(instance.address).await.unwrap());
+    }
+    instance.wait_for_metric(FAILED, &["\"cut\""], 1_000.0).await;
+    // Twenty of each of two workers, in as many spans of ten seconds as this may have taken.
+    let lines = failures(&instance);
+    assert!((20..=200).contains(&lines.len()), "{} lines", lines.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
