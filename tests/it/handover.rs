@@ -13,9 +13,11 @@ use http::Method;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
+use crate::support::http2::{self, Client2};
 use crate::support::process::activated;
 use crate::support::{
-    Backend, Client, Instance, Listener, Nobody, Plan, Socket, deadline, echo, eventually, get, request, understudy,
+    Authority, Backend, Client, Instance, Listener, Nobody, Plan, Shopper, Socket, deadline, echo, eventually, get,
+    pair, request, understudy,
 };
 
 const LIVE: &str = "flag: NEW_SHOP\n";
@@ -51,29 +53,56 @@ struct Load {
     clients: Vec<JoinHandle<()>>,
 }
 
+/// One client's part in it.
+struct Share {
+    at: usize,
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+}
+
+impl Share {
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
 impl Load {
+    fn none() -> Self {
+        Self {
+            stop: Arc::default(),
+            done: Arc::default(),
+            clients: Vec::new(),
+        }
+    }
+
+    fn add<F: Future<Output = ()> + Send + 'static>(&mut self, client: impl FnOnce(Share) -> F) {
+        let share = Share {
+            at: self.clients.len(),
+            stop: Arc::clone(&self.stop),
+            done: Arc::clone(&self.done),
+        };
+        self.clients.push(tokio::spawn(client(share)));
+    }
+
     fn begin(address: SocketAddr, clients: usize) -> Self {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let clients = (0..clients)
-            .map(|at| {
-                let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
-                tokio::spawn(async move {
-                    let mut kept = Client::connect(address).await;
-                    while !stop.load(Ordering::Relaxed) {
-                        let body = format!("body of {at}");
-                        let answer = kept.try_send(request(Method::POST, "/", &[], body.clone())).await;
-                        let answer = answer.unwrap_or_else(|error| panic!("a request failed: {error}"));
-                        assert_eq!((answer.status, answer.text()), (200, &*body));
-                        done.fetch_add(1, Ordering::Relaxed);
-                        // Whoever is told that this was the last answer of a connection opens another one.
-                        if at % 2 == 0 || answer.header("connection") == "close" {
-                            kept = Client::connect(address).await;
-                        }
+        let mut load = Self::none();
+        for _ in 0..clients {
+            load.add(|share| async move {
+                let mut kept = Client::connect(address).await;
+                while !share.is_over() {
+                    let body = format!("body of {}", share.at);
+                    let answer = kept.try_send(request(Method::POST, "/", &[], body.clone())).await;
+                    let answer = answer.unwrap_or_else(|error| panic!("a request failed: {error}"));
+                    assert_eq!((answer.status, answer.text()), (200, &*body));
+                    share.done.fetch_add(1, Ordering::Relaxed);
+                    // Whoever is told that this was the last answer of a connection opens another one.
+                    if share.at.is_multiple_of(2) || answer.header("connection") == "close" {
+                        kept = Client::connect(address).await;
                     }
-                })
-            })
-            .collect();
-        Self { stop, done, clients }
+                }
+            });
+        }
+        load
     }
 
     async fn goes_on(&self) {
@@ -115,6 +144,94 @@ async fn two_upgrades_under_load_fail_no_request() {
     running
         .wait_for_metric("understudy_connections_accepted_total", &[], 1.0)
         .await;
+    let asked = load.end().await;
+    assert_eq!(legacy.count(), asked, "each request reached legacy once");
+    running.stop().await;
+}
+
+/// Who asks again and again over HTTP/2, in the clear or over TLS; half of them on a new connection each time.
+async fn streams(load: Share, address: SocketAddr, shopper: Option<Shopper>) {
+    let connect = async || match &shopper {
+        None => Client2::connect(address).await,
+        Some(shopper) => {
+            let stream = shopper.connect(address, "shop.example").await.unwrap();
+            Client2::over(stream, &h2::client::Builder::new()).await
+        }
+    };
+    let mut kept = connect().await;
+    while !load.is_over() {
+        let body = format!("body of {}", load.at);
+        let answer = kept.send(http2::request("POST", "/", &[], body.clone())).await;
+        match answer {
+            Ok(answer) => {
+                assert_eq!((answer.status, answer.text()), (200, &*body));
+                load.done.fetch_add(1, Ordering::Relaxed);
+            }
+            // Said to have been looked at by nobody (RFC 9113 section 6.8).
+            Err(error) if error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR) => {}
+            Err(error) => panic!("a request failed: {error}"),
+        }
+        if load.at.is_multiple_of(2) || !kept.is_open().await {
+            kept = connect().await;
+        }
+    }
+}
+
+/// The same over HTTP/1.1 and TLS.
+async fn secured(load: Share, address: SocketAddr, shopper: Shopper) {
+    let connect = async || Client::over(shopper.connect(address, "shop.example").await.unwrap()).await;
+    let mut kept = connect().await;
+    while !load.is_over() {
+        let body = format!("body of {}", load.at);
+        let answer = kept.try_send(request(Method::POST, "/", &[], body.clone())).await;
+        let answer = answer.unwrap_or_else(|error| panic!("a request failed: {error}"));
+        assert_eq!((answer.status, answer.text()), (200, &*body));
+        load.done.fetch_add(1, Ordering::Relaxed);
+        if load.at.is_multiple_of(2) || answer.header("connection") == "close" {
+            kept = connect().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_upgrades_under_tls_and_http_2_fail_no_request() {
+    let (legacy, authority) = (echo().await, Authority::new());
+    let files = tempfile::tempdir().unwrap();
+    let tls = pair(files.path(), "shop", &authority.sign(&["shop.example"]));
+    let plan = Plan::new(&legacy, &Nobody::open())
+        .route("flag: false")
+        .listeners(&format!(
+            "[ {{ address: \"127.0.0.1:0\" }}, {{ address: \"127.0.0.1:0\", tls: {{ {tls} }} }} ]"
+        ))
+        .more("limits: { drain: 10s }");
+    let mut running = Instance::start_in(written(plan), &[]).await;
+    let serves = running
+        .wait_for_log("the addresses", |line| line["message"] == "understudy serves")
+        .await;
+    let listeners: Vec<SocketAddr> = serves["listeners"]
+        .as_str()
+        .unwrap()
+        .split(", ")
+        .map(|listener| listener.parse().unwrap())
+        .collect();
+    let [clear, over_tls] = listeners[..] else {
+        panic!("{listeners:?}")
+    };
+    let mut load = Load::none();
+    for _ in 0..3 {
+        load.add(|share| streams(share, clear, None));
+        load.add(|share| streams(share, over_tls, Some(Shopper::trusting(&authority, &["h2"]))));
+        load.add(|share| secured(share, over_tls, Shopper::trusting(&authority, &["http/1.1"])));
+    }
+    load.goes_on().await;
+    for (from, to) in [("workers: 2", "workers: 1"), ("workers: 1", "workers: 3")] {
+        edit(running.folder(), from, to);
+        let next = running.replaced().await;
+        load.goes_on().await;
+        assert_eq!(running.ended().await.code(), Some(0), "{}", running.stderr());
+        load.goes_on().await;
+        running = next;
+    }
     let asked = load.end().await;
     assert_eq!(legacy.count(), asked, "each request reached legacy once");
     running.stop().await;

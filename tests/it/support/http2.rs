@@ -42,6 +42,12 @@ impl Client2 {
         self.sender.send_request(request, is_whole).unwrap()
     }
 
+    /// Whether the other side still takes requests on this connection.
+    #[allow(dead_code, reason = "each binary of tests uses its part")]
+    pub async fn is_open(&mut self) -> bool {
+        self.sender.clone().ready().await.is_ok()
+    }
+
     pub async fn send(&mut self, request: Request<Bytes>) -> Result<Answered, h2::Error> {
         let (head, body) = request.into_parts();
         let (answer, mut stream) = self.begin(Request::from_parts(head, ()), body.is_empty()).await;
