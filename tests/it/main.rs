@@ -25,6 +25,7 @@ mod limits;
 mod messages;
 mod observe;
 mod process;
+mod programs;
 mod proxy;
 mod reload;
 mod replicas;

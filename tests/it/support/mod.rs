@@ -294,6 +294,11 @@ impl Sidecar {
         }
     }
 
+    /// Those of all its listeners.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.app.as_ref().unwrap().addresses().to_vec()
+    }
+
     /// Ends the instance in an orderly way and starts it again over the same files.
     pub async fn restart(self) -> Self {
         self.restart_after(|| ()).await
