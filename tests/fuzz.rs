@@ -30,6 +30,7 @@ macro_rules! fuzzed {
 fuzzed! {
     a_configuration_is_taken_or_refused_with_reasons: config;
     answers_are_compared_alike_from_both_sides: compare;
+    answers_of_backends_end_where_the_strictest_reader_sees_their_end: answers;
     frames_are_counted_alike_however_they_are_cut: frames;
     json_differs_from_other_json_alike_from_both_sides: diff;
     rules_are_taken_or_refused_and_more_percent_takes_nobody_back: rules;

@@ -41,6 +41,7 @@ const WORDS: &[&str] = &[
     "Upgrade: x\r\n",
     "HTTP/1.1\r\n",
     "HTTP/1.0\r\n",
+    "HTTP/1.1 200 OK\r\n",
     "GET / ",
     "POST ",
     "0\r\n\r\n",

@@ -19,7 +19,7 @@ use understudy::engine::ruleset::problem::Problems;
 use understudy::engine::ruleset::{Input, Ruleset, compile};
 use understudy::engine::vocab::{Revision, SUBJECT_LIMIT_BYTES};
 
-pub use wire::{forwarding, frames, proxy_protocol};
+pub use wire::{answers, forwarding, frames, proxy_protocol};
 
 /// A configuration is taken, or refused with at least one problem; reading it twice says the same.
 pub fn config(data: &[u8]) {

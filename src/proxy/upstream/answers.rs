@@ -11,7 +11,8 @@ use http::{HeaderMap, Response, StatusCode};
 ///
 /// Not so with two framings, with a length that stands there twice or is no number, and with a coding that we do not
 /// know. Nor can an answer change the protocol unless the request asked for that.
-pub(super) fn is_clear<B>(response: &Response<B>, upgradable: bool) -> bool {
+#[must_use]
+pub fn is_clear<B>(response: &Response<B>, upgradable: bool) -> bool {
     let headers = response.headers();
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let coded = match (codings.next(), codings.next()) {

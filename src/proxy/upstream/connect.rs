@@ -119,17 +119,25 @@ pub(super) async fn open(service: &Service, target: &Target, upgradable: bool) -
 const ONE: &[u8] = b"http/1.1";
 const TWO: &[u8] = b"h2";
 
-async fn start<I>(io: I, upgradable: bool) -> Result<SendRequest<Outgoing>, RunFailure>
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
+/// How answers over HTTP/1.1 are read.
+#[must_use]
+pub fn reader() -> http1::Builder {
+    let mut reader = http1::Builder::new();
+    reader
         .max_headers(ANSWER_HEADERS)
         .max_header_size(BUFFER_BYTES)
         .max_buf_size(BUFFER_BYTES)
         // Old services write both, and mean one thing (RFC 9112 sections 5.1 and 5.2): what goes on is written anew.
         .allow_spaces_after_header_name_in_responses(true)
-        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true);
+    reader
+}
+
+async fn start<I>(io: I, upgradable: bool) -> Result<SendRequest<Outgoing>, RunFailure>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = reader()
         .handshake(TokioIo::new(io))
         .await
         .map_err(|_| RunFailure::Connect)?;

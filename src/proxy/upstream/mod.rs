@@ -17,7 +17,9 @@ mod reach;
 mod tests;
 mod two;
 
+pub use answers::is_clear;
 pub use call::{Patience, Reply};
 pub use care::look_after;
+pub use connect::reader;
 pub use failure::CallError;
 pub use pool::{Lease, Pool};
