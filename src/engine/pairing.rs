@@ -59,6 +59,12 @@ impl<B> Pairing<B> {
         }
     }
 
+    /// How the side that was to serve fared, while the exchange is not closed and once that is over.
+    #[must_use]
+    pub const fn served_run(&self) -> Option<&Ran<B>> {
+        self.runs[self.served.index()].as_ref()
+    }
+
     /// The copy is about to be sent; false if it was withdrawn meanwhile and must not be.
     pub fn send_copy(&mut self) -> bool {
         let queued = self.copy == Copy::Queued;

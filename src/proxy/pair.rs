@@ -116,6 +116,16 @@ impl Pair {
         self.failed_over(Run::cancelled());
     }
 
+    /// Whether the answer of the side that was to serve was short enough to be kept whole; `None` while it is not there, and
+    /// where it was not kept.
+    #[must_use]
+    pub fn served_in_short(&self) -> Option<bool> {
+        self.with(|runs| {
+            let answer = runs.served_run()?.answer.as_ref()?;
+            Some(answer.body.is_some())
+        })
+    }
+
     /// The copy's run is over.
     pub fn copied(&self, run: Run, answer: Option<Box<KeptAnswer>>) {
         self.book(self.live.shadow_shard(), self.served.other(), &run);

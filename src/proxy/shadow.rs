@@ -350,8 +350,14 @@ impl Courier {
                 pair.route.tally(shard).copies.add(side);
                 let unfinished = Unfinished(Some(&pair));
                 let copy_bytes = head_bytes(&waiting.copy.head) + MARKER_BYTES;
-                let (mut run, mut answer) = self.deliver(waiting, &mut underway).await;
-                lock(lanes).breakers[side.index()].saw(run.status.is_some(), clock::monotonic());
+                let Delivered {
+                    mut run,
+                    mut answer,
+                    answered,
+                } = self.deliver(waiting, &mut underway).await;
+                if let Some(answered) = answered {
+                    lock(lanes).breakers[side.index()].saw(answered, clock::monotonic());
+                }
                 if run.status == Some(431) && !lock(lanes).would_be_too_long(side, copy_bytes) {
                     run.cancelled = true;
                     answer = None;
@@ -363,7 +369,7 @@ impl Courier {
         }
     }
 
-    async fn deliver(&self, waiting: Waiting, underway: &mut Underway<'_>) -> (Run, Option<Box<KeptAnswer>>) {
+    async fn deliver(&self, waiting: Waiting, underway: &mut Underway<'_>) -> Delivered {
         let left = waiting.copy.bounds.timeout.saturating_sub(waiting.waited());
         let Copy {
             pair,
@@ -398,7 +404,7 @@ impl Courier {
                 } else {
                     Run::failed(error.failure.into())
                 };
-                return (run, None);
+                return Delivered::without_answer(run);
             }
         };
         let (parts, mut incoming) = reply.response.into_parts();
@@ -410,6 +416,15 @@ impl Courier {
             cap: if pair.compared { cap } else { 0 },
         };
         let mut read = 0;
+        // What is known to be too long need not be read to find that out.
+        if incoming.size_hint().lower() > cap as u64 {
+            keep.body = Kept::TooLong;
+            return Delivered {
+                run,
+                answer: keep.finish(parts.status.as_u16()),
+                answered: Some(true),
+            };
+        }
         while !incoming.is_end_stream() {
             let frame = poll_fn(|cx| match Pin::new(&mut incoming).poll_frame(cx) {
                 Poll::Ready(frame) => Poll::Ready(Ok(frame)),
@@ -431,7 +446,17 @@ impl Courier {
                     }
                     // Whoever floods is cut off; what it said so far is its answer, too long to be compared.
                     if read > cap || matches!(keep.body, Kept::NoMemory) {
-                        return (run, keep.finish(parts.status.as_u16()));
+                        return Delivered {
+                            run,
+                            // Such answers take the processor from those who serve. Where the other side's is as long, or
+                            // there was no memory, this one is no flood.
+                            answered: if read > cap {
+                                pair.served_in_short().map(|short| !short)
+                            } else {
+                                Some(true)
+                            },
+                            answer: keep.finish(parts.status.as_u16()),
+                        };
                     }
                     continue;
                 }
@@ -440,11 +465,33 @@ impl Courier {
             };
             run.failure = Some(failure.0);
             tally.failed[side.index()].add(failure.1);
-            return (run, None);
+            return Delivered::without_answer(run);
         }
         reply.lease.give_back();
-        let answer = pair.compared.then(|| keep.finish(parts.status.as_u16())).flatten();
-        (run, answer)
+        Delivered {
+            run,
+            answer: pair.compared.then(|| keep.finish(parts.status.as_u16())).flatten(),
+            answered: Some(true),
+        }
+    }
+}
+
+/// What became of a copy that was sent.
+struct Delivered {
+    run: Run,
+    answer: Option<Box<KeptAnswer>>,
+    /// Whether that counts as an answer for the breaker; `None` if it cannot be told: one without a foreseeable end is none
+    /// where the serving side answered the same request in short.
+    answered: Option<bool>,
+}
+
+impl Delivered {
+    const fn without_answer(run: Run) -> Self {
+        Self {
+            answered: Some(run.status.is_some()),
+            run,
+            answer: None,
+        }
     }
 }
 

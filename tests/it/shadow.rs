@@ -7,7 +7,9 @@ use std::time::Duration;
 use http::Method;
 use tokio::time::Instant;
 
-use crate::support::{Backend, Blackhole, Client, Located, Plan, Reply, Script, deadline, get, post, request};
+use crate::support::{
+    Backend, Blackhole, Client, Located, Plan, Reply, Script, deadline, eventually, get, post, request,
+};
 
 const SHADOWED: &str = "shadow: { flag: true, methods: [GET, POST] }";
 
@@ -361,6 +363,58 @@ async fn a_shadow_that_floods_is_cut_off() {
     sidecar
         .wait_for_metric("understudy_compared_total", &["verdict=\"incomparable\""], 20.0)
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_side_that_floods_where_the_other_answers_in_short_is_no_longer_asked() {
+    let flood = || Reply::text(vec![0; 300_000]).header("transfer-encoding", "chunked");
+    let legacy = Backend::saying("legacy").await;
+    let new = Backend::answering(move |_| flood()).await;
+    let sidecar = Plan::new(&legacy, &new)
+        .more("capture: { body: 64KiB, budget: 1MiB }")
+        .route(&format!("{SHADOWED}\ndual_run: true"))
+        .start();
+    let mut client = Client::connect(sidecar.address).await;
+    let mut ask = async |copies: f64| {
+        client
+            .send(request(Method::POST, "/", &[("x-shopper-id", "anna")], "{}"))
+            .await;
+        let done = async || {
+            sidecar.metric("understudy_compared_total", &[]).await
+                + sidecar
+                    .metric("understudy_copies_skipped_total", &["breaker_open"])
+                    .await
+                >= copies
+        };
+        eventually("the copy is done with", done).await;
+    };
+    let mut copies = 0.0;
+    // Whether it was a flood can be told only where the other side has answered before its end.
+    while sidecar
+        .metric("understudy_copies_skipped_total", &["breaker_open"])
+        .await
+        < 5.0
+    {
+        copies += 1.0;
+        assert!(copies < 300.0, "{} copies were sent", new.count());
+        ask(copies).await;
+    }
+    // Where both are long, nobody floods.
+    legacy.answer(move |_| flood());
+    new.answer(|_| Reply::text("new"));
+    let (end, before) = (Instant::now() + Duration::from_secs(10), new.count());
+    while new.count() < before + 5 {
+        assert!(Instant::now() < end, "no probe closed the breaker");
+        copies += 1.0;
+        ask(copies).await;
+    }
+    let before = new.count();
+    new.answer(move |_| flood());
+    for _ in 0..40 {
+        copies += 1.0;
+        ask(copies).await;
+    }
+    assert_eq!(new.count(), before + 40);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
