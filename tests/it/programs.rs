@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{
-    Authority, Backend, Finished, Located, Nobody, Plan, Received, Reply, Sidecar, echo, limited, pair,
-};
+use crate::support::{Authority, Backend, Finished, Located, Nobody, Plan, Received, Reply, Sidecar, pair};
 
 /// Whether a program is there. What a passing test prints is swallowed, and a skipped check must be seen.
 fn is_there(program: &Path, arguments: &[&str]) -> bool {
@@ -74,6 +72,8 @@ impl Doors {
         let tls = pair(files.path(), "shop", &authority.sign(&["shop.example"]));
         let sidecar = Plan::new(&legacy, &Nobody::open())
             .route("flag: false")
+            // Hundreds at once may take their time on a busy machine.
+            .legacy_more("timeout: 20s, connect_timeout: 20s")
             .listeners(&format!(
                 "[ {{ address: \"127.0.0.1:0\" }}, {{ address: \"127.0.0.1:0\", tls: {{ {tls} }} }} ]"
             ))
@@ -184,9 +184,9 @@ async fn nghttp_has_a_hundred_streams_answered_on_one_connection() {
     if !is_there(Path::new("nghttp"), &["--version"]) {
         return;
     }
-    let legacy = echo().await;
-    let sidecar = limited(&legacy, "idle: 60s");
-    let url = format!("http://{}/", sidecar.address);
+    let doors = Doors::open().await;
+    let (legacy, sidecar) = (&doors.legacy, &doors.sidecar);
+    let url = format!("http://{}/", doors.clear);
     for more in [
         &["--no-dep"][..],
         &["--window-bits=10"],
