@@ -6,6 +6,9 @@ use super::wire::{CONTINUATION, END_HEADERS, Field, Frames, GET, HEADERS, POST, 
 use super::{Case, END_STREAM, PROTOCOL_ERROR, STREAM, Want, asking, data, good, run, uploading};
 use crate::table::{Rig, SECRET};
 
+const WINDOW_UPDATE: u8 = 8;
+const PADDED: u8 = 8;
+
 const STREAM_ERROR: &str = "http2_stream_error";
 const CONNECTION_ERROR: &str = "http2_connection_error";
 
@@ -265,6 +268,16 @@ async fn bytes_that_are_no_field_end_the_connection_and_nothing_of_their_stream_
     cases.push(ended(
         "upper case in trailers",
         uploading(&POST, &[data(0, b"body"), asking(&[("X-A", b"1")])]),
+    ));
+    // Frames that are wrong in themselves.
+    let padded = [&b"\xff"[..], &block(&GET)].concat();
+    cases.push(ended(
+        "padding that is longer than its frame",
+        frame(HEADERS, END_HEADERS | END_STREAM | PADDED, STREAM, &padded),
+    ));
+    cases.push(ended(
+        "a window that grows by nothing",
+        uploading(&POST, &[frame(WINDOW_UPDATE, 0, STREAM, &[0; 4])]),
     ));
     run(&Rig::new("").await, cases).await;
 }
