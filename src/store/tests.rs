@@ -425,6 +425,9 @@ async fn start_does_not_wait_for_a_state_file_that_does_not_answer() {
 /// Where a child of these tests keeps its state.
 const CHILD_STATE: &str = "UNDERSTUDY_TEST_STATE";
 
+/// A disk that takes nothing for so long is full, not slow.
+const FULL_AFTER: Duration = Duration::from_secs(3);
+
 /// A second process that keeps kills and says what became of each: `kept N stored`, `kept N unstored`.
 struct Keeper {
     child: Child,
@@ -491,7 +494,7 @@ async fn child_keeps_kills() {
     for number in 0.. {
         match store
             .keep_kill(kill(flag(&format!("f{number}")), 0))
-            .within(Duration::from_millis(500))
+            .within(FULL_AFTER)
             .await
         {
             Ok(()) => println!("keeper: kept {number} stored"),
