@@ -87,8 +87,13 @@ async fn live(app: App, mut signals: Signals) -> io::Result<ExitCode> {
     tell(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
     loop {
         tokio::select! {
-            // What is wrong with the files is logged and shown by the status.
-            _ = signals.hangup.recv() => drop(app.reload("signal").await),
+            _ = signals.hangup.recv() => tokio::select! {
+                // What is wrong with the files is logged and shown by the status.
+                _ = app.reload("signal") => {}
+                // However long it takes to read them.
+                () = signals.end() => break,
+                () = app.handed_over() => break,
+            },
             _ = signals.interrupt.recv() => break,
             _ = signals.terminate.recv() => break,
             () = app.handed_over() => break,

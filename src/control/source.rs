@@ -5,14 +5,17 @@
 //! event told of (network file systems tell nothing).
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::hash::Hasher as _;
-use std::io;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher as _};
+use rustix::fs::OFlags;
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use xxhash_rust::xxh64::Xxh64;
@@ -68,8 +71,14 @@ impl Source {
     /// Reads and compiles everything; also the files that were read, and a hash over their content.
     pub fn read(&self, before: Before<'_>) -> (Result<Read, Vec<Problem>>, Fingerprint) {
         let mut fingerprint = Fingerprint::default();
+        // Whoever starts a process sees that it waits for a pipe, and may want that.
+        let read_file = if before.rules.is_some() {
+            read_again
+        } else {
+            |path: &Path| std::fs::read(path)
+        };
         let mut read = |path: &Path| {
-            let content = std::fs::read(path);
+            let content = read_file(path);
             fingerprint.add(path, &content);
             content
         };
@@ -132,10 +141,23 @@ impl Source {
     pub fn look(files: &Fingerprint) -> Fingerprint {
         let mut now = Fingerprint::default();
         for path in &files.paths {
-            now.add(path, &std::fs::read(path));
+            now.add(path, &read_again(path));
         }
         now
     }
+}
+
+/// Reads a file while others wait: a pipe might never be written to, and a device has no end.
+fn read_again(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// Which files were read, and what was in them.

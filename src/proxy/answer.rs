@@ -66,7 +66,7 @@ pub struct Relay {
     // Whether it goes without a body under a length that stays.
     keeps_length: bool,
     line: Option<Box<Line>>,
-    _finish: Finish,
+    finish: Finish,
 }
 
 /// Who is told what a run came to.
@@ -200,7 +200,7 @@ impl Relay {
             watch,
             keeps_length: false,
             line: None,
-            _finish: finish,
+            finish,
         };
         if relay.incoming.is_end_stream() {
             relay.end(End::Complete);
@@ -214,6 +214,9 @@ impl Relay {
     }
 
     fn end(&mut self, end: End) {
+        if end == End::Complete {
+            self.finish.0.ends_by_closing(false);
+        }
         if let Some(mut line) = self.line.take() {
             line.end = match end {
                 End::Complete => access::End::Complete,

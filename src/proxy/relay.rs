@@ -84,6 +84,9 @@ impl Stage<'_> {
             latency,
             keep,
         };
+        // The version before chunks; whatever is not said in bytes ends with the connection.
+        let by_closing = wants.version == Version::HTTP_10 && !parts.headers.contains_key(header::CONTENT_LENGTH);
+        self.origin.turn.ends_by_closing(by_closing);
         let finish = Finish(Arc::clone(&self.origin.turn));
         let mut relay = Relay::new(incoming, lease, Some(watch), finish);
         // The length of what was not modified is a statement about what the client has; the library takes an answer that

@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::net::RecvFlags;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
@@ -71,6 +73,15 @@ impl Stream {
             Stream::Tcp(stream) => stream.take_error().ok().flatten(),
             Stream::Unix(stream) => stream.take_error().ok().flatten(),
             Stream::Tls(stream) => stream.get_ref().0.take_error(),
+        }
+    }
+
+    /// Whether the connection is to be reset wherever it is dropped, so that nobody takes that for an end. Under TLS an end is
+    /// said in its own words, and a socket file knows no reset.
+    pub fn reset_on_drop(&self, reset: bool) {
+        if let Stream::Tcp(stream) = self {
+            // Fails on a connection that has ended already.
+            let _ = SockRef::from(stream).set_linger(reset.then_some(Duration::ZERO));
         }
     }
 

@@ -1,8 +1,11 @@
 //! Backends that fail: what the client gets, and that nothing half done ever looks whole.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use http::Method;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::support::{
@@ -226,6 +229,36 @@ async fn an_answer_that_breaks_off_is_never_completed_towards_the_client() {
             "{part:?} was completed"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_whose_end_is_that_of_its_connection_ends_in_a_reset_when_it_breaks_off() {
+    let legacy = Listener::open().await;
+    let sidecar = before(&legacy);
+    for connection in ["close", "keep-alive"] {
+        for (part, whole) in [
+            ("Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", false),
+            ("Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\n\r\n", true),
+            ("Connection: close\r\n\r\nhalf", true),
+        ] {
+            let mut client = TcpStream::connect(sidecar.address).await.unwrap();
+            let request = format!("GET / HTTP/1.0\r\nHost: a\r\nConnection: {connection}\r\n\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut backend = legacy.accept().await;
+            backend.message().await;
+            backend.send(format!("HTTP/1.1 200 OK\r\n{part}")).await;
+            let mut got = Vec::new();
+            while !got.ends_with(b"half") {
+                assert!(client.read_buf(&mut got).await.unwrap() > 0);
+            }
+            drop(backend);
+            let ended = tokio::time::timeout(Duration::from_secs(10), client.read_to_end(&mut got)).await;
+            let ended = ended.expect("the end of the connection").map_err(|error| error.kind());
+            let expected = if whole { Ok(0) } else { Err(ErrorKind::ConnectionReset) };
+            assert_eq!(ended, expected, "{connection}: {part:?}");
+        }
+    }
+    assert_eq!(sidecar.metric(FAILED, &["route=\"shop\"", "\"cut\""]).await, 2.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -42,6 +43,35 @@ async fn sighup_reads_the_files_again() {
         .await;
     assert_eq!(side(&instance).await, "new");
     instance.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipe_in_place_of_a_file_is_refused_and_holds_up_neither_the_next_reload_nor_the_end() {
+    let (legacy, new) = backends().await;
+    let mut instance = Instance::start(&Plan::new(&legacy, &new).route(LIVE).features(OFF)).await;
+    let file = instance.folder().join("features.yaml");
+    let pipe_in_its_place = || {
+        std::fs::remove_file(&file).unwrap();
+        mknodat(CWD, &file, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        instance.signal("HUP");
+    };
+    pipe_in_its_place();
+    instance
+        .wait_for_log("the refusal", |line| {
+            let problems = line["problems"].as_str().unwrap_or_default();
+            problems.contains("features.yaml") && problems.contains("it is no regular file")
+        })
+        .await;
+    assert_eq!(side(&instance).await, "legacy");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, ON).unwrap();
+    instance
+        .wait_for_log("a reload", |line| line["message"] == "new rules serve")
+        .await;
+    assert_eq!(side(&instance).await, "new");
+    pipe_in_its_place();
+    instance.signal("TERM");
+    assert_eq!(instance.ended().await.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

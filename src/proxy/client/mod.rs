@@ -87,6 +87,8 @@ pub struct ClientIo {
     is_half_closed: bool,
     farewell: Option<Box<Farewell>>,
     lingers: bool,
+    // Whether the connection is reset wherever it is dropped.
+    resets: bool,
 }
 
 impl ClientIo {
@@ -113,6 +115,7 @@ impl ClientIo {
             is_half_closed: false,
             farewell: None,
             lingers: false,
+            resets: false,
         };
         (io, turn)
     }
@@ -165,6 +168,15 @@ impl ClientIo {
         Poll::Ready(io::ErrorKind::TimedOut.into())
     }
 
+    // Set before the first byte of such an answer is written, and held until its last is, so that whatever ends the connection
+    // in between resets it.
+    fn reset_on_drop(&mut self, reset: bool) {
+        if self.resets != reset {
+            self.resets = reset;
+            self.stream.reset_on_drop(reset);
+        }
+    }
+
     /// Closes the sending half, then reads what nobody wants until the client closes too, or for [`LINGER`]: closing on
     /// bytes that nobody read resets the connection, and takes the answer back from the client.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -212,6 +224,9 @@ impl AsyncWrite for ClientIo {
         if io.farewell.is_some() {
             return io.poll_write_last(cx, bufs);
         }
+        if io.turn.must_not_close() {
+            io.reset_on_drop(true);
+        }
         match Pin::new(&mut io.stream).poll_write_vectored(cx, bufs) {
             Poll::Ready(result) => {
                 io.turn.write_went_on();
@@ -240,6 +255,10 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.turn.must_not_close() {
+            return Poll::Ready(Ok(()));
+        }
+        self.reset_on_drop(false);
         self.poll_linger(cx)
     }
 }

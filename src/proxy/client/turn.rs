@@ -24,6 +24,8 @@ pub struct Turn {
     write_blocked: AtomicBool,
     // Whether something of the last request may come after we have closed.
     may_send: AtomicBool,
+    // Whether an answer is under way whose only end is that of the connection.
+    ends_by_closing: AtomicBool,
     // Whether a part of the next header section has arrived.
     head_begun: AtomicBool,
     // Requests that the service has seen, and those that are answered.
@@ -52,6 +54,7 @@ impl Turn {
             phase: AtomicU8::new(IDLE),
             write_blocked: AtomicBool::new(false),
             may_send: AtomicBool::new(false),
+            ends_by_closing: AtomicBool::new(false),
             head_begun: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
@@ -111,6 +114,12 @@ impl Turn {
         self.phase.load(Relaxed) == BUSY
     }
 
+    /// An answer begins that has no end but that of the connection (`true`), or it has come to its end (`false`). In between,
+    /// closing would complete it.
+    pub fn ends_by_closing(&self, under_way: bool) {
+        self.ends_by_closing.store(under_way, Relaxed);
+    }
+
     /// What the client sends after its last request is no HTTP: the request asked for another protocol and gets it.
     /// To be called before the answer leaves. From here no limit of HTTP holds.
     pub fn switch_protocols(&self) {
@@ -132,6 +141,10 @@ impl Turn {
         self.multiplexed.store(true, Relaxed);
         self.phase.store(IDLE, Relaxed);
         self.may_send.store(true, Relaxed);
+    }
+
+    pub(super) fn must_not_close(&self) -> bool {
+        self.ends_by_closing.load(Relaxed)
     }
 
     pub(super) fn is_opaque(&self) -> bool {
