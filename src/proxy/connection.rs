@@ -97,9 +97,16 @@ async fn http1(
         // Boxed, so that a connection without a request under way costs no more than its buffers.
         let answer: Pin<Box<dyn Future<Output = Response<Answer>> + Send>> = match origin.turn.next_is_refused() {
             None if !serving.lets_ask(&origin, request.headers()) => {
-                origin.turn.request_began(!request.body().is_end_stream());
+                let body = request.body();
+                origin.turn.request_began(!body.is_end_stream());
+                let goes_on = body.is_end_stream() || origin.turn.is_passed_over(body.size_hint().exact().is_some());
+                let mut answer = error::too_soon();
+                if !goes_on {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(header::CONNECTION, close);
+                }
                 let finish = Finish(Arc::clone(&origin.turn));
-                Box::pin(ready(error::too_soon().map(|body| Answer::Made(Some(body), finish))))
+                Box::pin(ready(answer.map(|body| Answer::Made(Some(body), finish))))
             }
             None => Box::pin(exchange(Arc::clone(&serving), Arc::clone(&origin), request)),
             Some(reason) => Box::pin(ready(refuse(&origin, reason))),

@@ -20,6 +20,7 @@ use super::decisions;
 use super::error;
 use super::expect::{self, Gate};
 use super::forward;
+use super::interim;
 use super::pair::{Facts, Pair};
 use super::shadow::{self, Bounds};
 use super::stage::{Origin, Stage, Upgrade, Worker};
@@ -180,6 +181,7 @@ async fn answer(
         head.headers.insert(forward::EXCHANGE, value);
     }
     let gate = arrived.expectation(head, &wants);
+    stage.listen(head, &wants, &gate, decision.served).await;
     let copied = matches!(decision.copy, CopyTo::To(_));
     let facts = Facts {
         epoch,
@@ -247,6 +249,13 @@ impl Stage<'_> {
         }
     }
 
+    /// Has what this side says before its answer heard by whoever waits for it.
+    async fn listen(&self, head: &mut http::request::Parts, wants: &Wants, gate: &Option<Arc<Gate>>, side: Side) {
+        let heard = wants.version == Version::HTTP_11 && self.snapshot.backend(side).service.may_say_interim();
+        let client = heard.then(|| Arc::clone(&self.origin.turn));
+        interim::listen(head, gate.clone(), client, self.snapshot.via).await;
+    }
+
     /// A request that no route takes goes to legacy as it is.
     async fn unrouted(
         &self,
@@ -260,6 +269,7 @@ impl Stage<'_> {
         self.prepare(&mut head.headers, &wants);
         let arrived = arrived(incoming);
         let gate = arrived.expectation(head, &wants);
+        self.listen(head, &wants, &gate, Side::Legacy).await;
         let source = self.source(arrived, None);
         if let Some(gate) = gate {
             source.hold_back(gate, self.snapshot.backend(Side::Legacy).timeout);

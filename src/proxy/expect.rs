@@ -5,11 +5,10 @@
 //! the body that it refused. A backend that says nothing is taken to ignore the expectation, as it may.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::Request;
 use http::header;
 use http::request::Parts;
 
@@ -30,21 +29,6 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate that the backend's 100 to this request opens.
-    #[must_use]
-    pub fn before(head: &mut Parts) -> Arc<Self> {
-        let gate = Arc::new(Self::default());
-        let opened = Arc::clone(&gate);
-        let mut carrier = Request::new(());
-        hyper::ext::on_informational(&mut carrier, move |interim| {
-            if interim.status() == 100 {
-                opened.open();
-            }
-        });
-        head.extensions.extend(std::mem::take(carrier.extensions_mut()));
-        gate
-    }
-
     /// Opens it.
     pub fn open(&self) {
         self.open.store(true, Relaxed);

@@ -21,6 +21,7 @@ pub mod frames;
 pub mod framing;
 mod gather;
 mod http2;
+mod interim;
 pub mod listen;
 pub mod pair;
 pub mod patience;

@@ -32,6 +32,23 @@ impl Stage<'_> {
         wants: &Wants,
         line: &mut Option<Box<Line>>,
     ) -> Response<Answer> {
+        let mut response = self.answered(answered, pair, source, keep, wants, line);
+        if wants.version != Version::HTTP_2 && !source.is_taken() && !self.origin.turn.is_passed_over(wants.sized) {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
+    }
+
+    fn answered(
+        &self,
+        answered: Answered,
+        pair: &Arc<Pair>,
+        source: &Source,
+        keep: Option<usize>,
+        wants: &Wants,
+        line: &mut Option<Box<Line>>,
+    ) -> Response<Answer> {
         let Answered { side, failover, reply } = answered;
         if let Some(line) = line {
             (line.side, line.failover, line.body) = (Some(side), failover, Sent::from(source));
@@ -69,12 +86,6 @@ impl Stage<'_> {
             parts.headers.insert(header::TRAILER, names);
         }
         self.name_side(&mut parts.headers, side);
-        if source.is_held_back() {
-            // Nobody knows whether a client that was never told to go on sends its body all the same.
-            parts
-                .headers
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
         let watch = Watch {
             pair: Arc::clone(pair),
             shard: self.worker.shard,

@@ -22,6 +22,8 @@ pub(super) struct Wants {
     pub(super) trailers: bool,
     /// The protocols that it offers to change to.
     pub(super) upgrade: Option<HeaderValue>,
+    /// Whether it has said how long its body is.
+    pub(super) sized: bool,
 }
 
 impl Wants {
@@ -34,6 +36,7 @@ impl Wants {
             version: head.version,
             trailers: one_one && forward::takes_trailers(&head.headers),
             upgrade: asks.then(|| tunnel::offered(&head.headers)).flatten(),
+            sized: incoming.size_hint().exact().is_some(),
         }
     }
 
@@ -48,6 +51,6 @@ impl Wants {
             return None;
         }
         // Over HTTP/2 the library never tells a client to go on: it must not be waited for.
-        (self.version == Version::HTTP_11).then(|| Gate::before(head))
+        (self.version == Version::HTTP_11).then(Arc::default)
     }
 }

@@ -51,6 +51,9 @@ const BEFORE_ANSWER_BYTES: u64 = 512 * 1024;
 
 const UNBOUNDED: u64 = u64::MAX;
 
+/// How an interim answer begins. One that comes in smaller pieces is not seen, and another will come.
+const INTERIM: &[u8] = b"HTTP/1.1 1";
+
 /// What the kernel has for us on a connection that nothing was asked of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quiet {
@@ -73,6 +76,7 @@ pub struct Wire {
     last_read_nanos: AtomicU64,
     // Bytes that may still arrive.
     may_arrive: AtomicU64,
+    said_interim: AtomicBool,
 }
 
 impl Wire {
@@ -87,6 +91,7 @@ impl Wire {
             last_write_nanos: AtomicU64::new(0),
             last_read_nanos: AtomicU64::new(0),
             may_arrive: AtomicU64::new(UNBOUNDED),
+            said_interim: AtomicBool::new(false),
         })
     }
 
@@ -151,13 +156,22 @@ impl Wire {
         self.may_arrive.store(UNBOUNDED, Relaxed);
     }
 
-    fn read(&self, bytes: usize) -> io::Result<()> {
+    /// Whether an interim answer (1xx) has come over it, as far as that can be seen from outside.
+    #[must_use]
+    pub fn said_interim(&self) -> bool {
+        self.said_interim.load(Relaxed)
+    }
+
+    fn read(&self, bytes: &[u8]) -> io::Result<()> {
         self.last_read_nanos.store(clock::monotonic_nanos(), Relaxed);
         let left = self.may_arrive.load(Relaxed);
         if left == UNBOUNDED {
             return Ok(());
         }
-        let left = left.checked_sub(bytes as u64).ok_or(io::ErrorKind::InvalidData)?;
+        if bytes.starts_with(INTERIM) {
+            self.said_interim.store(true, Relaxed);
+        }
+        let left = left.checked_sub(bytes.len() as u64).ok_or(io::ErrorKind::InvalidData)?;
         self.may_arrive.store(left, Relaxed);
         Ok(())
     }
@@ -180,6 +194,7 @@ pub struct WireIo(pub Arc<Wire>);
 
 impl AsyncRead for WireIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         loop {
             ready!(each!(&self.0.stream, stream => stream.poll_read_ready(cx)))?;
             match each!(&self.0.stream, stream => stream.try_read_buf(buf)) {
@@ -190,7 +205,7 @@ impl AsyncRead for WireIo {
                         let nothing_left = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
                         let _ = each!(&self.0.stream, stream => stream.try_io(Interest::READABLE, nothing_left));
                     }
-                    return Poll::Ready(self.0.read(bytes));
+                    return Poll::Ready(self.0.read(&buf.filled()[before..]));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),

@@ -61,7 +61,7 @@ impl Weather {
 }
 
 /// For how long after bad weather its effects may still be met: timeouts that had begun, and connections that stalled.
-const AFTERMATH_MS: u64 = 3_000;
+const AFTERMATH_MS: u64 = 5_000;
 
 /// What a backend is spoken to in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

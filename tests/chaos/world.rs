@@ -59,7 +59,7 @@ async fn chaos(seed: u64, length: Duration) {
     let plan = Plan::new(&legacy, &new)
         .routes(ROUTING)
         .features(&features(50))
-        .legacy_more("timeout: 1s, connect_timeout: 500ms")
+        .legacy_more("timeout: 3s, connect_timeout: 2s")
         .new_more(&format!(
             "timeout: 1s, connect_timeout: 500ms, copies: dry_run, http: {http}"
         ))

@@ -63,7 +63,8 @@ impl Strict {
     }
 }
 
-/// The first message of these bytes and how many of them it took; `None` while it is not all there.
+/// The first message of these bytes and how many of them it took; `None` while it is not all there. Interim answers that
+/// tell of the final one (102 to 199) are read as strictly, and passed over.
 ///
 /// `ended`: whether nothing more will come.
 pub fn read(bytes: &[u8], kind: Kind, ended: bool) -> Result<Option<(Strict, usize)>, String> {
@@ -95,6 +96,12 @@ pub fn read(bytes: &[u8], kind: Kind, ended: bool) -> Result<Option<(Strict, usi
             at = bytes.len();
         }
         Framing::Close => return Ok(None),
+    }
+    if kind != Kind::Request && (102..200).contains(&message.status()) {
+        if message.has("content-length") || message.has("transfer-encoding") {
+            return Err(format!("an interim answer with a framing: {:?}", message.headers));
+        }
+        return Ok(read(&bytes[at..], kind, ended)?.map(|(message, taken)| (message, at + taken)));
     }
     Ok(Some((message, at)))
 }

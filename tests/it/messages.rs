@@ -188,3 +188,125 @@ async fn a_status_keeps_its_words() {
         assert_eq!((got.start, &*got.body), (format!("HTTP/1.1 {line}"), &b"ok"[..]));
     }
 }
+
+const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nLink: </b.js>; rel=preload\r\n\
+    Connection: x-hop\r\nX-Hop: 1\r\nContent-Length: 7\r\n\r\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_hears_what_a_backend_says_before_its_answer() {
+    for more in ["", "limits: { half_close: true }"] {
+        let legacy = Listener::open().await;
+        let sidecar = between(&legacy, more);
+        let mut client = Socket::connect(sidecar.address).await;
+        let mut backend = None;
+        for round in 0..3 {
+            let asks = format!("POST /{round} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
+            client.send(asks).await;
+            if backend.is_none() {
+                backend = Some(legacy.accept().await);
+            }
+            let backend = backend.as_mut().unwrap();
+            assert_eq!(backend.message().await.body, b"hi");
+            backend.send("HTTP/1.1 102 Processing\r\n\r\n").await;
+            if more.is_empty() {
+                // Each before the next is there.
+                assert_eq!(client.head().await.start, "HTTP/1.1 102 Processing");
+                backend.send(HINTS).await;
+                hears_hints(&mut client).await;
+                backend.send(OK).await;
+            } else {
+                backend.send(HINTS).await;
+                backend.send(OK).await;
+                assert_eq!(client.head().await.start, "HTTP/1.1 102 Processing");
+                hears_hints(&mut client).await;
+            }
+            assert_eq!(client.message().await.body, b"ok");
+        }
+    }
+}
+
+async fn hears_hints(client: &mut Socket) {
+    let hints = client.head().await;
+    assert_eq!(hints.start, "HTTP/1.1 103 Early Hints");
+    let links: [&[u8]; 2] = [b"</a.css>; rel=preload", b"</b.js>; rel=preload"];
+    assert_eq!(hints.all("link"), links);
+    for gone in ["connection", "x-hop", "content-length"] {
+        assert!(!hints.has(gone), "{gone}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_http_1_0_hears_the_answer_alone() {
+    let legacy = Listener::open().await;
+    let sidecar = between(&legacy, "");
+    let mut client = Socket::connect(sidecar.address).await;
+    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    let mut backend = legacy.accept().await;
+    backend.message().await;
+    backend.send(HINTS).await;
+    backend.send(OK).await;
+    assert!(client.head().await.start.ends_with("200 OK"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_begins_to_speak_early_is_heard_though_nobody_listens_any_more() {
+    let legacy = Listener::open().await;
+    let sidecar = between(&legacy, "");
+    let mut client = Socket::connect(sidecar.address).await;
+    let ask = async |client: &mut Socket| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    ask(&mut client).await;
+    let mut backend = legacy.accept().await;
+    for _ in 0..1_100 {
+        backend.message().await;
+        backend.send(OK).await;
+        assert_eq!(client.message().await.body, b"ok");
+        ask(&mut client).await;
+    }
+    // The first is missed, and its answer is not.
+    backend.message().await;
+    backend.send(HINTS).await;
+    backend.send(OK).await;
+    assert_eq!(client.head().await.start, "HTTP/1.1 200 OK");
+    assert_eq!(client.exactly(2).await, b"ok");
+    for _ in 0..3 {
+        ask(&mut client).await;
+        backend.message().await;
+        backend.send(HINTS).await;
+        hears_hints(&mut client).await;
+        backend.send(OK).await;
+        assert_eq!(client.message().await.body, b"ok");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_before_the_body_was_read_says_whether_its_connection_goes_on() {
+    // Nobody takes the body; what has arrived of it can be passed over only where its end is there and known.
+    let sidecar = Plan::new(&Nobody::open(), &Nobody::open()).route("flag: false").start();
+    let sized = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let cases = [
+        (format!("{sized}hello"), true),
+        (format!("{sized}hel"), false),
+        (sized.to_owned(), false),
+        (format!("{chunked}5\r\nhello\r\n"), false),
+        (format!("{chunked}5\r\nhello\r\n0\r\n\r\n"), false),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), true),
+    ];
+    for (asks, goes_on) in cases {
+        let mut client = Socket::connect(sidecar.address).await;
+        client.send(&asks).await;
+        let answer = client.message().await;
+        assert_eq!(
+            (answer.status(), answer.header("x-understudy-error")),
+            (502, "connect_failed"),
+            "{asks}"
+        );
+        assert_eq!(answer.header("connection") != "close", goes_on, "{asks}");
+        if goes_on {
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            assert_eq!(client.message().await.status(), 502, "{asks}");
+        } else {
+            client.ends().await;
+        }
+    }
+}

@@ -11,7 +11,7 @@ mod target;
 mod tests;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -70,7 +70,15 @@ pub struct Service {
     known: watch::Sender<bool>,
     nudge: Notify,
     lookup_wanted: AtomicBool,
+    // Answers for which one still listens to what is said before them.
+    listens: AtomicU32,
 }
+
+/// So many answers without an interim one before them, and it is taken that there will be none.
+const LISTENS: u32 = 1_000;
+
+/// What is under TLS cannot be seen from outside: there one goes on listening, as where something was said.
+const FOR_GOOD: u32 = u32::MAX;
 
 #[derive(Debug)]
 struct Book {
@@ -80,12 +88,31 @@ struct Book {
 }
 
 impl Service {
+    /// Whether interim answers (1xx) are to be listened for.
+    pub fn may_say_interim(&self) -> bool {
+        self.listens.load(Relaxed) > 0
+    }
+
+    /// A replica has answered, and on that connection it has said something before, then or earlier, or it has not.
+    pub fn answered(&self, said_interim: bool) {
+        match self.listens.load(Relaxed) {
+            FOR_GOOD => {}
+            _ if said_interim => self.listens.store(FOR_GOOD, Relaxed),
+            0 => {}
+            // Workers may count past each other: what counts is that it comes to an end.
+            left => self.listens.store(left - 1, Relaxed),
+        }
+    }
+
     /// The replicas as far as they are known without asking anybody: addresses that are written, and what an earlier
     /// configuration knew of the same endpoints.
     #[must_use]
     pub fn new(spec: Spec, before: Option<&Self>, tally: Arc<ServiceTally>) -> Arc<Self> {
         let endpoints = spec.endpoints.len();
+        let secured = spec.tls.is_some();
+        let said = before.is_some_and(|before| before.listens.load(Relaxed) == FOR_GOOD);
         let service = Self {
+            listens: AtomicU32::new(if secured || said { FOR_GOOD } else { LISTENS }),
             spec,
             tally,
             targets: ArcSwap::default(),

@@ -25,6 +25,10 @@ const IN_PLACE_OF_HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nhost: refused\r\nconnection
 
 impl ClientIo {
     pub(super) fn poll_read_messages(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.turn.interim.any() {
+            // What the client does not take now goes before the final answer.
+            let _ = self.poll_interim(cx)?;
+        }
         loop {
             if self.held.deliver(buf) {
                 return Poll::Ready(Ok(()));
@@ -102,6 +106,7 @@ impl ClientIo {
 
     fn heed(&mut self, rest: Rest) {
         let Guard::Messages(guard) = &self.guard else { return };
+        self.turn.arrived(guard.is_between());
         match rest {
             Rest::Refused(fault) => self.refuse(fault),
             Rest::Incomplete if guard.is_between() && !self.held.unjudged().is_empty() => self.turn.head_began(),

@@ -7,6 +7,7 @@
 //! `streams` for HTTP/2.
 
 mod held;
+mod interim;
 mod messages;
 mod streams;
 mod turn;
@@ -162,6 +163,18 @@ impl ClientIo {
         }
     }
 
+    /// Writes the interim answers that wait.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { turn, stream, .. } = self;
+        turn.interim.write(|bytes| {
+            while !bytes.is_empty() {
+                let written = ready!(Pin::new(&mut *stream).poll_write(cx, bytes))?;
+                bytes.drain(..written);
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
     fn poll_write_limit(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
         ready!(self.turn.poll_write_due(cx));
         self.refusals.book(&self.peer, ClientError::WriteTimeout, None);
@@ -226,6 +239,9 @@ impl AsyncWrite for ClientIo {
         }
         if io.turn.must_not_close() {
             io.reset_on_drop(true);
+        }
+        if io.turn.interim.any() && io.poll_interim(cx)?.is_pending() {
+            return io.poll_write_limit(cx).map(Err);
         }
         match Pin::new(&mut io.stream).poll_write_vectored(cx, bufs) {
             Poll::Ready(result) => {

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use super::Limits;
+use super::interim::Interim;
 use crate::live::tally::ClientError;
 use crate::proxy::sweep::{Deadline, Sweep};
 
@@ -28,6 +29,8 @@ pub struct Turn {
     ends_by_closing: AtomicBool,
     // Whether a part of the next header section has arrived.
     head_begun: AtomicBool,
+    // Whether the last request has arrived to its last byte.
+    whole: AtomicBool,
     // Requests that the service has seen, and those that are answered.
     begun: AtomicU64,
     ended: AtomicU64,
@@ -44,6 +47,7 @@ pub struct Turn {
     // Set while bytes wait for the end of the request before them.
     has_reader: AtomicBool,
     reader: Mutex<Option<Waker>>,
+    pub(super) interim: Interim,
     deadline: Deadline,
     limits: Limits,
 }
@@ -56,6 +60,7 @@ impl Turn {
             may_send: AtomicBool::new(false),
             ends_by_closing: AtomicBool::new(false),
             head_begun: AtomicBool::new(false),
+            whole: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             refused: OnceLock::new(),
@@ -66,6 +71,7 @@ impl Turn {
             looks_again: AtomicBool::new(false),
             has_reader: AtomicBool::new(false),
             reader: Mutex::new(None),
+            interim: Interim::default(),
             deadline: sweep.deadline(limits.idle),
             limits,
         }
@@ -108,6 +114,18 @@ impl Turn {
         }
     }
 
+    /// Whether the library passes over what nobody has read of the request under way when it is answered, and goes on with
+    /// the next one: it does with a body of known length that has arrived. With any other it closes the connection, of
+    /// which the answer has to tell (RFC 9112 section 9.6).
+    #[must_use]
+    pub fn is_passed_over(&self, sized: bool) -> bool {
+        sized && self.whole.load(Relaxed)
+    }
+
+    pub(super) fn arrived(&self, whole: bool) {
+        self.whole.store(whole, Relaxed);
+    }
+
     /// Whether a request over HTTP/1 is under way.
     #[must_use]
     pub fn is_busy(&self) -> bool {
@@ -135,6 +153,19 @@ impl Turn {
             self.rearm();
         }
         OpenStream(Arc::clone(self))
+    }
+
+    /// The connection's task, to be woken when [`Turn::say`] has something for it.
+    pub fn listens(&self, task: Waker) {
+        self.interim.wakes(task);
+    }
+
+    /// Has an interim answer to the request under way written to the client, before the final one. A client that has yet to
+    /// take what was written before gets none.
+    pub fn say(&self, interim: &[u8]) {
+        if self.is_busy() && !self.write_blocked.load(Relaxed) {
+            self.interim.push(interim);
+        }
     }
 
     pub(super) fn multiplex(&self) {

@@ -117,6 +117,7 @@ impl Pool {
                 }
                 Ok((response, latency)) => {
                     if let Way::One(connection) = &mut way {
+                        backend.service.answered(connection.wire.said_interim());
                         connection.keep = if upgradable || !source.is_taken() {
                             // What is left of the request would still have to be sent, to somebody who has answered it.
                             Duration::ZERO

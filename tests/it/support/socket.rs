@@ -235,9 +235,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         chunk
     }
 
-    /// The next message, whole.
+    /// The next message, whole. Interim answers that tell of the final one are passed over.
     pub async fn message(&mut self) -> Message {
         let mut message = self.head().await;
+        while message.start.starts_with("HTTP/") && (102..200).contains(&message.status()) {
+            message = self.head().await;
+        }
         if message.header("transfer-encoding") == "chunked" {
             loop {
                 let chunk = self.chunk().await;
