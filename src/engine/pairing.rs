@@ -20,6 +20,8 @@ pub struct Ran<B> {
 pub struct Closed<B> {
     /// What the two runs are to each other.
     pub relation: Relation,
+    /// Whether the client got the other side's answer in place of the served run's.
+    pub replaced: bool,
     /// Legacy's run, if it was asked.
     pub legacy: Option<Ran<B>>,
     /// The new path's run, if it was asked.
@@ -41,6 +43,7 @@ pub struct Pairing<B> {
     served_done: bool,
     copy: Copy,
     failover: bool,
+    replaced: bool,
     closed: bool,
 }
 
@@ -55,6 +58,7 @@ impl<B> Pairing<B> {
             served_done: false,
             copy,
             failover: false,
+            replaced: false,
             closed: false,
         }
     }
@@ -79,6 +83,7 @@ impl<B> Pairing<B> {
     /// A copy that was not sent yet is withdrawn: then this is true, and the live request's run is what counts beside
     /// the failure. If it was sent, its run makes the pair, and the live request's run counts for nothing.
     pub fn fail_over(&mut self) -> bool {
+        self.replaced = true;
         self.failover = self.copy != Copy::Sent;
         if self.copy == Copy::Queued {
             self.copy = Copy::None;
@@ -131,7 +136,12 @@ impl<B> Pairing<B> {
             (false, false) => Relation::Alone,
         };
         let [legacy, new] = std::mem::take(&mut self.runs);
-        Some(Closed { relation, legacy, new })
+        Some(Closed {
+            relation,
+            replaced: self.replaced,
+            legacy,
+            new,
+        })
     }
 }
 

@@ -191,9 +191,10 @@ impl Pair {
         let answers = (legacy.and_then(|ran| ran.answer), new.and_then(|ran| ran.answer));
         let (Some(legacy), Some(new)) = answers else {
             if let (Some(legacy), Some(new)) = (outcome.legacy, outcome.new) {
-                // A run that ended well kept its answer, unless there was no memory for it.
+                // A run that ended well kept its answer, unless there was no memory for it or another took its place.
                 let ended_well = |run: Run| run.failure.is_none() && !run.cancelled;
-                let whole = closed.relation == Relation::Pair && ended_well(legacy) && ended_well(new);
+                let whole =
+                    closed.relation == Relation::Pair && !closed.replaced && ended_well(legacy) && ended_well(new);
                 let refused = |run: Run| run.cancelled && run.status == Some(431);
                 let why = if whole {
                     NotCompared::Memory

@@ -1,5 +1,7 @@
 //! What both sides answered, compared: verdicts, counters, and what an operator may see of it.
 
+use std::time::Duration;
+
 use http::Method;
 use serde_json::json;
 
@@ -44,6 +46,24 @@ async fn there_are_four_verdicts() {
     );
     let packed = Reply::json("not really gzip").header("content-encoding", "gzip");
     assert_eq!(verdict(a(), packed, "").await, "incomparable");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_failover_replaced_is_not_compared_because_its_run_failed() {
+    let legacy = Backend::saying("legacy").await;
+    // By then the copy has been sent.
+    let new = Backend::answering(|_| Reply::status(500).after(Duration::from_millis(300))).await;
+    let sidecar = Plan::new(&legacy, &new)
+        .route("flag: true\ndual_run: true\n")
+        .legacy_more("copies: isolated")
+        .start();
+    let answer = get(sidecar.address, "/", &[("x-shopper-id", "anna")]).await;
+    assert_eq!((answer.status, answer.text()), (200, "legacy"));
+    let reason = |reason: &str| format!("reason=\"{reason}\"");
+    let not_compared = "understudy_not_compared_total";
+    sidecar.wait_for_metric(not_compared, &[], 1.0).await;
+    assert_eq!(sidecar.metric(not_compared, &[&reason("run_failed")]).await, 1.0);
+    assert_eq!(sidecar.metric(not_compared, &[&reason("memory")]).await, 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
