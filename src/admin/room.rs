@@ -17,7 +17,7 @@ use super::body;
 use super::dto::Fault;
 use super::gate::{Gate, Need, Visitor};
 use super::refusal::Refusal;
-use crate::config::Role;
+use crate::config::{Role, TOKEN_PREFIX};
 use crate::control::{Actor, Control};
 use crate::telemetry::clock;
 
@@ -145,6 +145,27 @@ pub(super) fn query(query: Option<&str>, known: &[&str]) -> Result<Vec<(String, 
 /// How the audit trail names what was asked: without the query, and never at a length that a client can choose.
 pub(super) fn asked(method: &Method, path: &str) -> String {
     const LONGEST: usize = 300;
-    let path = path.get(..path.floor_char_boundary(LONGEST)).unwrap_or_default();
-    format!("{method} {path}")
+    // A method may be any word.
+    let mut asked = without_tokens(&format!("{method} {path}"));
+    asked.truncate(asked.floor_char_boundary(LONGEST));
+    asked
+}
+
+/// The same without what looks like a token: whoever puts one where it does not belong must not find it in the audit trail.
+pub(super) fn without_tokens(text: &str) -> String {
+    // A name may begin like a token; this much of one gives nothing away.
+    const TELLING: usize = 8;
+    let mut parts = text.split(TOKEN_PREFIX);
+    let mut clean = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_hexdigit).count();
+        clean.push_str(TOKEN_PREFIX);
+        if digits > TELLING {
+            clean.push('\u{2026}');
+            clean.push_str(&part[digits..]);
+        } else {
+            clean.push_str(part);
+        }
+    }
+    clean
 }

@@ -28,7 +28,7 @@ use super::dto::Fault;
 use super::gate::Gate;
 use super::hosts::Hosts;
 use super::refusal::{Audited, Refusal};
-use super::room::{Peer, Room, Who, asked};
+use super::room::{Peer, Room, Who, asked, without_tokens};
 use crate::config::Token;
 use crate::control::{Actor, Control};
 use crate::telemetry::{clock, spawn};
@@ -175,6 +175,7 @@ impl Desk {
             };
             let actor = who.0.get().cloned().unwrap_or_else(anonymous);
             if of_anybody || actor.role.is_some() {
+                let why = without_tokens(&why);
                 tracing::warn!(actor = &*actor.name, from = %peer, asked = what, why, "an attempt at the admin API was refused");
                 self.room.control.refused(&actor, "refused", &what, &why).await;
             }

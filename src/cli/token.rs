@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::terminal::{json, print};
 use super::{FAILED, Output, OutputArgs};
+use crate::config::TOKEN_PREFIX;
 
 /// What can be done about tokens.
 #[derive(Clone, Debug, Subcommand)]
@@ -78,7 +79,7 @@ impl TokenVerb {
 impl NewArgs {
     fn made(&self, bits: [u8; 32]) -> Made<'_> {
         // Letters in front, so that a token put into the file by mistake is no SHA-256.
-        let token = format!("us_{}", hex(&bits));
+        let token = format!("{TOKEN_PREFIX}{}", hex(&bits));
         let sha256 = hex(&Sha256::digest(&token));
         // The beginning of the hash tells made-up names apart and says nothing about the token.
         let short = sha256.get(..6).unwrap_or_default();

@@ -39,7 +39,7 @@ pub use listeners::Listener;
 pub use raw::{AccessLog, Address, HttpVersion, ProxyProtocol, SubjectLog, Url, Workers};
 pub use reference::reference;
 pub use tls::Tls;
-pub use tokens::{Role, Token};
+pub use tokens::{Role, TOKEN_PREFIX, Token};
 
 use raw::scalar::FilePath;
 

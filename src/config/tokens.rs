@@ -12,6 +12,9 @@ use crate::engine::ruleset::yaml::utf8;
 
 use super::raw::scalar::Name;
 
+/// What every token that `understudy token new` makes begins with; 64 hex digits follow.
+pub const TOKEN_PREFIX: &str = "us_";
+
 words! {
     /// What the holder of a token may do.
     pub enum Role {
