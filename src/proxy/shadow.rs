@@ -448,13 +448,9 @@ impl Courier {
                     if read > cap || matches!(keep.body, Kept::NoMemory) {
                         return Delivered {
                             run,
-                            // Such answers take the processor from those who serve. Where the other side's is as long, or
-                            // there was no memory, this one is no flood.
-                            answered: if read > cap {
-                                pair.served_in_short().map(|short| !short)
-                            } else {
-                                Some(true)
-                            },
+                            // Floods take the processor from those who serve. Where the other side's answer is as long, this
+                            // one is none; where the memory ran out first, nobody knows.
+                            answered: pair.served_in_short().filter(|_| read > cap).map(|short| !short),
                             answer: keep.finish(parts.status.as_u16()),
                         };
                     }
