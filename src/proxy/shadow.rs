@@ -419,11 +419,7 @@ impl Courier {
         // What is known to be too long need not be read to find that out.
         if incoming.size_hint().lower() > cap as u64 {
             keep.body = Kept::TooLong;
-            return Delivered {
-                run,
-                answer: keep.finish(parts.status.as_u16()),
-                answered: Some(true),
-            };
+            return Delivered::cut(run, keep, pair.served_in_short());
         }
         while !incoming.is_end_stream() {
             let frame = poll_fn(|cx| match Pin::new(&mut incoming).poll_frame(cx) {
@@ -446,13 +442,9 @@ impl Courier {
                     }
                     // Whoever floods is cut off; what it said so far is its answer, too long to be compared.
                     if read > cap || matches!(keep.body, Kept::NoMemory) {
-                        return Delivered {
-                            run,
-                            // Floods take the processor from those who serve. Where the other side's answer is as long, this
-                            // one is none; where the memory ran out first, nobody knows.
-                            answered: pair.served_in_short().filter(|_| read > cap).map(|short| !short),
-                            answer: keep.finish(parts.status.as_u16()),
-                        };
+                        // Where the memory ran out first, nobody knows how long it is.
+                        let in_short = pair.served_in_short().filter(|_| read > cap);
+                        return Delivered::cut(run, keep, in_short);
                     }
                     continue;
                 }
@@ -476,8 +468,7 @@ impl Courier {
 struct Delivered {
     run: Run,
     answer: Option<Box<KeptAnswer>>,
-    /// Whether that counts as an answer for the breaker; `None` if it cannot be told: one without a foreseeable end is none
-    /// where the serving side answered the same request in short.
+    /// Whether that counts as an answer for the breaker; `None` if it cannot be told.
     answered: Option<bool>,
 }
 
@@ -487,6 +478,16 @@ impl Delivered {
             answered: Some(run.status.is_some()),
             run,
             answer: None,
+        }
+    }
+
+    /// An answer that is too long to be read. It is a flood, and none for the breaker, where the serving side answered the same
+    /// request in short: to go on asking takes connections and the processor from those who serve.
+    fn cut(run: Run, keep: Keep, served_in_short: Option<bool>) -> Self {
+        Self {
+            answered: served_in_short.map(|short| !short),
+            answer: run.status.and_then(|status| keep.finish(status)),
+            run,
         }
     }
 }

@@ -367,7 +367,13 @@ async fn a_shadow_that_floods_is_cut_off() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_side_that_floods_where_the_other_answers_in_short_is_no_longer_asked() {
-    let flood = || Reply::text(vec![0; 300_000]).header("transfer-encoding", "chunked");
+    // Later than legacy's, so that it can be told which of them are floods.
+    let long = || Reply::text(vec![0; 300_000]).after(Duration::from_millis(5));
+    floods(long).await;
+    floods(move || long().header("transfer-encoding", "chunked")).await;
+}
+
+async fn floods(flood: impl Fn() -> Reply + Copy + Send + Sync + 'static) {
     let legacy = Backend::saying("legacy").await;
     let new = Backend::answering(move |_| flood()).await;
     let sidecar = Plan::new(&legacy, &new)
