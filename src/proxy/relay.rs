@@ -32,7 +32,17 @@ impl Stage<'_> {
         wants: &Wants,
         line: &mut Option<Box<Line>>,
     ) -> Response<Answer> {
-        let mut response = self.answered(answered, pair, source, keep, wants, line);
+        let Answered { side, failover, reply } = answered;
+        if let Some(line) = line {
+            (line.side, line.failover, line.body) = (Some(side), failover, Sent::from(source));
+        }
+        let mut response = match reply {
+            Err(error) => self.make(source.broken().map_or_else(|| error.into(), Into::into)),
+            Ok(reply) if reply.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                return self.change_protocol(side, failover, reply, pair, wants);
+            }
+            Ok(reply) => self.hand_on(side, failover, reply, pair, keep, wants),
+        };
         if wants.version != Version::HTTP_2 && !source.is_taken() && !self.origin.turn.is_passed_over(wants.sized) {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
@@ -40,26 +50,15 @@ impl Stage<'_> {
         response
     }
 
-    fn answered(
+    fn hand_on(
         &self,
-        answered: Answered,
+        side: Side,
+        failover: bool,
+        reply: Reply,
         pair: &Arc<Pair>,
-        source: &Source,
         keep: Option<usize>,
         wants: &Wants,
-        line: &mut Option<Box<Line>>,
     ) -> Response<Answer> {
-        let Answered { side, failover, reply } = answered;
-        if let Some(line) = line {
-            (line.side, line.failover, line.body) = (Some(side), failover, Sent::from(source));
-        }
-        let reply = match reply {
-            Ok(reply) => reply,
-            Err(error) => return self.make(source.broken().map_or_else(|| error.into(), Into::into)),
-        };
-        if reply.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.change_protocol(side, failover, reply, pair, wants);
-        }
         let Reply {
             response,
             lease,

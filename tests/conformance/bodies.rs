@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::recorder::Recorder;
-use crate::scripted::{Act, Scripted};
+use crate::scripted::cut_answers;
 use crate::strict::{self, Kind};
 use crate::support::{Nobody, Plan, Socket, deadline};
 use crate::table::Dice;
@@ -125,28 +125,7 @@ async fn an_upload_that_is_cut_anywhere_is_completed_nowhere() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_cut_anywhere_is_never_completed() {
-    let whole = [
-        "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n012345678901234567890123456789",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x\r\n world\r\n0\r\nX-T: 1\r\n\r\n",
-    ];
-    let answers: Vec<String> = whole
-        .iter()
-        .flat_map(|whole| {
-            let body_at = whole.find("\r\n\r\n").unwrap() + 4;
-            (body_at..whole.len()).map(|at| whole[..at].to_owned())
-        })
-        .collect();
-    let all = answers.clone();
-    let legacy = Scripted::new(move |target| {
-        let number: usize = target[1..].split('/').next().unwrap().parse().unwrap();
-        let said = all[number].clone().into_bytes();
-        if target.ends_with("/reset") {
-            Act::SayAndReset(said)
-        } else {
-            Act::SayAndClose(said)
-        }
-    })
-    .await;
+    let (answers, legacy) = cut_answers().await;
     let sidecar = Plan::new(&legacy, &Nobody::open()).route("flag: false").start();
     let mut running = tokio::task::JoinSet::new();
     for (number, said) in answers.into_iter().enumerate() {

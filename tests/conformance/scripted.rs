@@ -163,3 +163,31 @@ async fn act(mut stream: TcpStream, connection: usize, shared: &Shared) {
         }
     }
 }
+
+/// Answers cut at each place behind their heads, and who gives them: to `/N/close` the one with that number and a close, to
+/// `/N/reset` with a reset.
+pub async fn cut_answers() -> (Vec<String>, Scripted) {
+    let whole = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n012345678901234567890123456789",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x\r\n world\r\n0\r\nX-T: 1\r\n\r\n",
+    ];
+    let answers: Vec<String> = whole
+        .iter()
+        .flat_map(|whole| {
+            let body_at = whole.find("\r\n\r\n").unwrap() + 4;
+            (body_at..whole.len()).map(|at| whole[..at].to_owned())
+        })
+        .collect();
+    let all = answers.clone();
+    let legacy = Scripted::new(move |target| {
+        let number: usize = target[1..].split('/').next().unwrap().parse().unwrap();
+        let said = all[number].clone().into_bytes();
+        if target.ends_with("/reset") {
+            Act::SayAndReset(said)
+        } else {
+            Act::SayAndClose(said)
+        }
+    })
+    .await;
+    (answers, legacy)
+}

@@ -88,22 +88,6 @@ struct Book {
 }
 
 impl Service {
-    /// Whether interim answers (1xx) are to be listened for.
-    pub fn may_say_interim(&self) -> bool {
-        self.listens.load(Relaxed) > 0
-    }
-
-    /// A replica has answered, and on that connection it has said something before, then or earlier, or it has not.
-    pub fn answered(&self, said_interim: bool) {
-        match self.listens.load(Relaxed) {
-            FOR_GOOD => {}
-            _ if said_interim => self.listens.store(FOR_GOOD, Relaxed),
-            0 => {}
-            // Workers may count past each other: what counts is that it comes to an end.
-            left => self.listens.store(left - 1, Relaxed),
-        }
-    }
-
     /// The replicas as far as they are known without asking anybody: addresses that are written, and what an earlier
     /// configuration knew of the same endpoints.
     #[must_use]
@@ -139,6 +123,23 @@ impl Service {
         service.show(&book);
         drop(book);
         Arc::new(service)
+    }
+
+    /// Whether interim answers (1xx) are to be listened for.
+    #[must_use]
+    pub fn may_say_interim(&self) -> bool {
+        self.listens.load(Relaxed) > 0
+    }
+
+    /// A replica has answered, and on that connection it has said something before, then or earlier, or it has not.
+    pub fn answered(&self, said_interim: bool) {
+        match self.listens.load(Relaxed) {
+            FOR_GOOD => {}
+            _ if said_interim => self.listens.store(FOR_GOOD, Relaxed),
+            0 => {}
+            // Workers may count past each other: what counts is that it comes to an end.
+            left => self.listens.store(left - 1, Relaxed),
+        }
     }
 
     fn target(&self, place: Place, host: &Arc<str>) -> Arc<Target> {

@@ -9,7 +9,7 @@ use http::{HeaderMap, Request};
 use super::PROTOCOL_ERROR;
 use super::wire::{DATA, END_HEADERS, END_STREAM, Frames, GET, HEADERS, POST, RST_STREAM, block, frame};
 use crate::recorder::Recorder;
-use crate::scripted::{Act, Scripted};
+use crate::scripted::{Act, Scripted, cut_answers};
 use crate::support::http2::{Client2, request, whole};
 use crate::support::{Listener, Nobody, Plan, limited};
 use crate::table::Dice;
@@ -253,28 +253,7 @@ async fn a_cut_answer_is_never_completed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_cut_anywhere_is_never_completed() {
-    let whole_answers = [
-        "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n012345678901234567890123456789",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;x\r\n world\r\n0\r\nX-T: 1\r\n\r\n",
-    ];
-    let answers: Vec<String> = whole_answers
-        .iter()
-        .flat_map(|whole| {
-            let body_at = whole.find("\r\n\r\n").unwrap() + 4;
-            (body_at..whole.len()).map(|at| whole[..at].to_owned())
-        })
-        .collect();
-    let all = answers.clone();
-    let legacy = Scripted::new(move |target| {
-        let number: usize = target[1..].split('/').next().unwrap().parse().unwrap();
-        let said = all[number].clone().into_bytes();
-        if target.ends_with("/reset") {
-            Act::SayAndReset(said)
-        } else {
-            Act::SayAndClose(said)
-        }
-    })
-    .await;
+    let (answers, legacy) = cut_answers().await;
     let sidecar = limited(&legacy, "idle: 60s");
     let mut client = Client2::connect(sidecar.address).await;
     let mut running = tokio::task::JoinSet::new();
