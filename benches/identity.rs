@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::HeaderMap;
-use understudy::engine::identity::{Entry, Extraction, Normalise, Plan, Pointer, RequestView, Source};
+use understudy::engine::identity::{Entry, Extraction, Keying, Plan, Pointer, RequestView, Source};
 
 const CASES: [(&str, &str); 5] = [
     ("text", include_str!("../tests/payloads/wa-text.json")),
@@ -37,10 +37,10 @@ fn identity() -> Plan {
     ]);
     let statuses = json(&["/entry/*/changes/*/value/statuses/*/recipient_id"]);
     Plan::compile(&[
-        Entry::All(vec![(messages, Normalise::Digits), (statuses, Normalise::Digits)]),
+        Entry::All(vec![(messages, Keying::DIGITS), (statuses, Keying::DIGITS)]),
         Entry::One(
             Source::Header(http::HeaderName::from_static("x-shopper-id")),
-            Normalise::AsWritten,
+            Keying::AS_WRITTEN,
         ),
     ])
     .expect("a plan")
@@ -48,7 +48,7 @@ fn identity() -> Plan {
 
 fn tenant() -> Plan {
     let number = json(&["/entry/*/changes/*/value/metadata/phone_number_id"]);
-    Plan::compile(&[Entry::One(number, Normalise::AsWritten)]).expect("a plan")
+    Plan::compile(&[Entry::One(number, Keying::AS_WRITTEN)]).expect("a plan")
 }
 
 fn body(case: &str) -> String {

@@ -6,6 +6,7 @@
 use crate::engine::ruleset::decode::ByteSize;
 use crate::engine::ruleset::problem::{Place, Problems};
 
+use super::identity::Maps;
 use super::raw::scalar::SocketAddress;
 use super::tls::Files;
 use super::{Admin, BackendTls, Capture, Config, Limits, Logs, Token, backends, listeners, path_at, raw, routes};
@@ -16,6 +17,7 @@ pub(super) fn build(
     tokens: Option<Vec<Token>>,
     files: &Files,
     tls: [Option<BackendTls>; 2],
+    maps: &Maps,
     problems: &mut Problems,
 ) -> Option<Config> {
     let admin_at = raw.admin.address.place.clone();
@@ -26,7 +28,7 @@ pub(super) fn build(
     let limits = limits(&raw.limits, problems);
     let admin = admin(raw.admin, tokens, &admin_at, problems);
     let backends = backends::build(raw.backends, tls, problems);
-    let routes = routes::build(raw.routes, &backends, problems);
+    let routes = routes::build(raw.routes, maps, &backends, problems);
     Some(Config {
         environment: raw.environment.0,
         workers: raw.workers,

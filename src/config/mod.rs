@@ -1,4 +1,5 @@
-//! The configuration: the file that `--config` names, and the files for tokens and TLS that it names, as one checked value.
+//! The configuration: the file that `--config` names, and the files for tokens, TLS and identities that it names, as one
+//! checked value.
 //!
 //! [`load`] and [`load_by`] read files and are all the I/O here; the rest is pure. In: YAML. Out: a [`Config`], or all
 //! problems at once, each with file, line, column and remedy. `raw` says what may be written, `build` what members mean
@@ -8,6 +9,7 @@
 mod backend_tls;
 mod backends;
 mod build;
+mod identity;
 mod listeners;
 mod pem;
 mod raw;
@@ -264,8 +266,8 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
     load_by(path, &mut |path| std::fs::read(path))
 }
 
-/// Reads the configuration with the files that `read_file` answers: the one at `path`, and those that it names for tokens
-/// and TLS.
+/// Reads the configuration with the files that `read_file` answers: the one at `path`, and those that it names for tokens,
+/// TLS and identities.
 ///
 /// # Errors
 /// All problems, then all warnings, sorted by place.
@@ -320,10 +322,14 @@ pub fn read(path: &Path, read_file: ReadFile<'_>, problems: &mut Problems) -> Re
     let tls = raw
         .as_ref()
         .map(|raw| backend_tls::read(&raw.backends, path, read_file, problems));
+    let maps = raw
+        .as_ref()
+        .map(|raw| identity::Maps::read(&raw.routes.value, path, read_file, problems))
+        .unwrap_or_default();
     Reading {
         config: raw
             .zip(tls)
-            .and_then(|(raw, tls)| build::build(raw, tokens, &files, tls, problems)),
+            .and_then(|(raw, tls)| build::build(raw, tokens, &files, tls, &maps, problems)),
         flags_file: section::<raw::Flags>(&file, &tree, "flags").and_then(|flags| path_at(flags.file)),
     }
 }

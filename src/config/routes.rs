@@ -14,10 +14,16 @@ use crate::engine::ruleset::problem::{Place, Problems, quote};
 use crate::engine::ruleset::route::{Failover, RouteMatch, RouteSpec, ShadowSpec, Switch};
 use crate::engine::vocab::Side;
 
+use super::identity::Maps;
 use super::{Backends, raw};
 
 /// Converts and checks all routes.
-pub(super) fn build(written: At<Vec<raw::Route>>, backends: &Backends, problems: &mut Problems) -> Vec<RouteSpec> {
+pub(super) fn build(
+    written: At<Vec<raw::Route>>,
+    maps: &Maps,
+    backends: &Backends,
+    problems: &mut Problems,
+) -> Vec<RouteSpec> {
     if written.value.is_empty() {
         let what = "no route: every request goes to legacy";
         problems.warning(
@@ -32,6 +38,7 @@ pub(super) fn build(written: At<Vec<raw::Route>>, backends: &Backends, problems:
     for (index, route) in written.value.into_iter().enumerate() {
         let mut check = Check {
             path: format!("routes[{index}]"),
+            maps,
             backends,
             problems,
         };
@@ -57,6 +64,7 @@ pub(super) fn build(written: At<Vec<raw::Route>>, backends: &Backends, problems:
 
 struct Check<'c> {
     path: String,
+    maps: &'c Maps,
     backends: &'c Backends,
     problems: &'c mut Problems,
 }
@@ -78,6 +86,8 @@ impl Check<'_> {
         self.identity(&route);
         self.shadow(&route);
         self.budgets(&route);
+        let identity = self.maps.plan(&route.identity);
+        let tenant = self.maps.plan(&route.tenant);
         let ok_statuses: Vec<u16> = route.ok.iter().map(|status| status.0).collect();
         let spec = RouteSpec {
             key: route.name.value,
@@ -93,8 +103,8 @@ impl Check<'_> {
                     .map(|(name, value)| (name.value, value))
                     .collect(),
             },
-            identity: route.identity.value.0,
-            tenant: route.tenant.value.0,
+            identity,
+            tenant,
             without_identity: match route.without_identity.value {
                 raw::WithoutIdentity::Legacy => decide::WithoutIdentity::Legacy,
                 raw::WithoutIdentity::Follow => decide::WithoutIdentity::Follow,

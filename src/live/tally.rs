@@ -260,6 +260,8 @@ labels! {
         Memory = "memory",
         /// No entry found a value.
         NoMatch = "no_match",
+        /// A value that the mapping table does not know.
+        NotMapped = "not_mapped",
         /// The body is not what it should be.
         NotReadable = "not_readable",
         /// A key is too long to be one.
@@ -271,7 +273,7 @@ labels! {
 
 impl Unidentified {
     /// How many reasons there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 }
 
 impl From<Nobody> for Unidentified {
@@ -280,6 +282,7 @@ impl From<Nobody> for Unidentified {
             Nobody::Ambiguous => Unidentified::Ambiguous,
             Nobody::NoMatch => Unidentified::NoMatch,
             Nobody::NotCaptured => Unidentified::BodyTooLarge,
+            Nobody::NotMapped => Unidentified::NotMapped,
             Nobody::NotReadable => Unidentified::NotReadable,
             Nobody::TooLong => Unidentified::TooLong,
             Nobody::TooMany => Unidentified::TooMany,

@@ -12,7 +12,7 @@ use understudy::engine::compare::{self, Answer, Body, Comparison, Headers, Patte
 use understudy::engine::decide::Copies;
 use understudy::engine::flags::{Asked, evaluate};
 use understudy::engine::identity::{
-    Entry, Extraction, Nobody, Normalise, Plan, Pointer, RequestView, SUBJECT_COUNT_LIMIT, Source,
+    Entry, Extraction, Keying, Nobody, Plan, Pointer, RequestView, SUBJECT_COUNT_LIMIT, Source,
 };
 use understudy::engine::ruleset::document::Document;
 use understudy::engine::ruleset::problem::Problems;
@@ -114,7 +114,7 @@ pub fn identity(data: &[u8]) {
         headers: &headers,
         body: Some(data),
     };
-    let plan = |source| Plan::compile(&[Entry::One(source, Normalise::AsWritten)]).expect("a plan");
+    let plan = |source| Plan::compile(&[Entry::One(source, Keying::AS_WRITTEN)]).expect("a plan");
     let readable = std::str::from_utf8(data).is_ok() && serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok();
     let found = plan(json(&["/from"])).extract(&view);
     let unreadable = matches!(found, Extraction::Nobody(Nobody::NotReadable));
@@ -136,9 +136,9 @@ pub fn identity(data: &[u8]) {
                 "/entry/*/changes/*/value/messages/*/from",
                 "/entry/*/changes/*/value/messages/*/from_user_id",
             ]),
-            Normalise::Digits,
+            Keying::DIGITS,
         ),
-        (json(&["/*", "/0", "/a/*/0"]), Normalise::Lower),
+        (json(&["/*", "/0", "/a/*/0"]), Keying::LOWER),
     ]);
     if let Extraction::Subjects(subjects) = Plan::compile(&[many]).expect("a plan").extract(&view) {
         assert!(subjects.len() <= SUBJECT_COUNT_LIMIT);

@@ -20,6 +20,7 @@ mod guard;
 mod handover;
 mod http2;
 mod identity;
+mod identity_sources;
 mod kills;
 mod limits;
 mod messages;

@@ -53,6 +53,7 @@ pub const ENGINE_GROUPS: &[&[&str]] = &[
 
 /// The crates that `engine` may use: each turns values into values. With the module, if only one may.
 const ENGINE_CRATES: &[(&str, &str)] = &[
+    ("base64", "engine::identity::jwt"),
     ("bytes", "engine"),
     ("form_urlencoded", "engine"),
     ("http", "engine"),

@@ -1,18 +1,18 @@
-//! `identity:` and `tenant:` as written: lists of sources, compiled at once so that every mistake has its place.
+//! `identity:` and `tenant:` as written: lists of sources. `config::identity` reads the tables that they name.
 //!
 //! Pure.
 
 use http::HeaderName;
 
-use crate::engine::identity::{Entry, Normalise, Plan, PlanError, Pointer, Source};
-use crate::engine::ruleset::decode::{At, Decode, Decoder, Shape, record, words};
+use crate::engine::identity::{Entry, Keying, Normalise, Plan, PlanError, Pointer, Source, jwt};
+use crate::engine::ruleset::decode::{At, Decode, Decoder, Misfit, Scalar, Shape, record, words};
 use crate::engine::ruleset::problem::Place;
 use crate::engine::ruleset::yaml::{Node, Value};
 
-use super::scalar::Name;
+use super::scalar::{FilePath, Name};
 
 record! {
-    /// One source of a key: exactly one of `header`, `cookie`, `query`, `path`, `form`, `json`; or `all` of several.
+    /// One source of a key: exactly one of `header`, `cookie`, `query`, `path`, `form`, `json`, `jwt`; or `all` of several.
     pub struct IdentitySource {
         /// A header with this name.
         header: Option<HeaderName>,
@@ -26,12 +26,45 @@ record! {
         form: Option<Name>,
         /// Places in a JSON body; those that share their `*` are alternatives.
         json: Option<Pointers>,
+        /// A claim of a token in a header. The token is not verified: a claim routes, and proves nothing.
+        jwt: Option<Jwt>,
         /// What is done to the value before it is a key; nothing if left out.
         normalise: Option<NormaliseAs>,
+        /// A file that says whose the value is: lines `from,to`, such as a telephone number and a shopper's id; empty lines
+        /// and lines that begin with `#` are passed over. `normalise` holds for the keys on the left, too. A value that it
+        /// does not know is nobody's, and the entry names nobody. Read again when it changes. A relative path counts from
+        /// the working directory.
+        map: Option<At<FilePath>>,
         /// One entry of several sources, whose keys are united.
         all: Option<Vec<At<IdentitySource>>>,
     }
-    later: "jwt", "map";
+}
+
+record! {
+    /// A claim of a token in a header, `Bearer TOKEN` or the token alone, at most 16 KiB.
+    pub struct Jwt {
+        /// The header with this name.
+        header: HeaderName = "authorization",
+        /// The whole name of a claim, such as `sub` or `https://shop.example/id`; or, if it begins with `/`, a pointer to
+        /// one, such as `/shop/customer`.
+        claim: Claim,
+    }
+}
+
+/// What names a claim.
+#[derive(Clone, Debug)]
+pub struct Claim(Pointer);
+
+impl Scalar for Claim {
+    const NAME: &'static str = "claim";
+    const KIND: &'static str = "the name of a claim";
+    const REMEDY: &'static str = "write a name such as sub, or a pointer such as /shop/customer";
+
+    fn read(text: &str) -> Result<Self, Misfit> {
+        jwt::claim(text)
+            .map(Self)
+            .map_err(|error| Misfit::range(error.to_string(), Self::REMEDY))
+    }
 }
 
 words! {
@@ -61,19 +94,63 @@ impl Decode for Pointers {
     }
 }
 
-/// A compiled list of sources, tried in order.
+/// A list of sources, tried in order.
 #[derive(Clone, Debug)]
-pub struct Identity(pub Plan);
+pub struct Identity(pub Vec<At<Listed>>);
+
+/// One item of such a list.
+#[derive(Clone, Debug)]
+pub enum Listed {
+    /// `all: [...]`
+    All(Vec<Named>),
+    /// One source.
+    One(Named),
+}
+
+/// One source, and what is done to its values.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// Where the values stand.
+    pub source: Source,
+    /// How they are spelt.
+    pub normalise: Normalise,
+    /// The file that says whose they are.
+    pub map: Option<At<FilePath>>,
+}
+
+impl Identity {
+    /// As the engine takes it, with what is done to the values of each source.
+    #[must_use]
+    pub fn entries(&self, keying: impl Fn(&Named) -> Keying) -> Vec<Entry> {
+        let one = |named: &Named| (named.source.clone(), keying(named));
+        let entries = self.0.iter().map(|entry| match &entry.value {
+            Listed::All(members) => Entry::All(members.iter().map(one).collect()),
+            Listed::One(named) => Entry::One(named.source.clone(), keying(named)),
+        });
+        entries.collect()
+    }
+}
+
+impl Listed {
+    /// The sources in it.
+    #[must_use]
+    pub fn sources(&self) -> &[Named] {
+        match self {
+            Self::All(sources) => sources,
+            Self::One(source) => std::slice::from_ref(source),
+        }
+    }
+}
 
 impl Decode for Identity {
     fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
         let sources = Vec::<At<IdentitySource>>::decode(node, decoder)?;
-        let places: Vec<Place> = sources.iter().map(|source| source.place.clone()).collect();
         let mut entries = Vec::with_capacity(sources.len());
         let mut whole = true;
         for source in sources {
-            match entry(source) {
-                Ok(entry) => entries.push(entry),
+            let place = source.place.clone();
+            match listed(source) {
+                Ok(value) => entries.push(At { value, place }),
                 Err((place, what)) => {
                     decoder.refuse_at::<()>(place, what, "write one source, such as `{ header: x-shopper-id }`");
                     whole = false;
@@ -83,19 +160,20 @@ impl Decode for Identity {
         if !whole {
             return None;
         }
-        match Plan::compile(&entries) {
-            Ok(plan) => Some(Self(plan)),
-            Err(error) => {
-                let at = match error {
-                    PlanError::EmptyAll { entry } | PlanError::NoPointer { entry } | PlanError::PathZero { entry } => {
-                        entry
-                    }
-                    PlanError::TooBroad | PlanError::TooManyPointers(_) => 0,
-                };
-                let place = places.get(at).cloned().unwrap_or_else(|| decoder.place(node.mark));
-                decoder.refuse_at(place, error.to_string(), "")
-            }
-        }
+        let list = Self(entries);
+        let unmapped = list.entries(|source| Keying {
+            normalise: source.normalise,
+            map: None,
+        });
+        let Err(error) = Plan::compile(&unmapped) else {
+            return Some(list);
+        };
+        let at = match error {
+            PlanError::EmptyAll { entry } | PlanError::NoPointer { entry } | PlanError::PathZero { entry } => entry,
+            PlanError::TooBroad | PlanError::TooManyPointers(_) => 0,
+        };
+        let place = list.0.get(at).map(|entry| entry.place.clone());
+        decoder.refuse_at(place.unwrap_or_else(|| decoder.place(node.mark)), error.to_string(), "")
     }
 
     fn shape() -> Shape {
@@ -103,28 +181,28 @@ impl Decode for Identity {
     }
 }
 
-type Misfit = (Place, &'static str);
+type Wrong = (Place, &'static str);
 
-fn entry(source: At<IdentitySource>) -> Result<Entry, Misfit> {
-    let At {
-        value: IdentitySource { all, .. },
-        ..
-    } = &source;
-    if all.is_none() {
-        return one(source).map(|(source, normalise)| Entry::One(source, normalise));
-    }
+fn listed(source: At<IdentitySource>) -> Result<Listed, Wrong> {
     let At {
         value: mut source,
         place,
     } = source;
-    let members = source.all.take().unwrap_or_default();
-    if source.normalise.is_some() || given(source).next().is_some() {
+    let Some(members) = source.all.take() else {
+        return one(At { value: source, place }).map(Listed::One);
+    };
+    if source.normalise.is_some() || source.map.is_some() || given(source).next().is_some() {
         return Err((place, "`all` stands beside other keys"));
     }
-    members.into_iter().map(one).collect::<Result<_, _>>().map(Entry::All)
+    members.into_iter().map(one).collect::<Result<_, _>>().map(Listed::All)
 }
 
-fn one(At { value: source, place }: At<IdentitySource>) -> Result<(Source, Normalise), Misfit> {
+fn one(
+    At {
+        value: mut source,
+        place,
+    }: At<IdentitySource>,
+) -> Result<Named, Wrong> {
     if source.all.is_some() {
         return Err((place, "`all` stands within `all`"));
     }
@@ -133,9 +211,10 @@ fn one(At { value: source, place }: At<IdentitySource>) -> Result<(Source, Norma
         Some(NormaliseAs::Digits) => Normalise::Digits,
         Some(NormaliseAs::Lower) => Normalise::Lower,
     };
+    let map = source.map.take();
     let mut given = given(source);
     match (given.next(), given.next()) {
-        (Some(source), None) => Ok((source, normalise)),
+        (Some(source), None) => Ok(Named { source, normalise, map }),
         (Some(_), Some(_)) => Err((place, "several sources in one entry")),
         (None, _) => Err((place, "an entry without a source")),
     }
@@ -149,6 +228,7 @@ fn given(source: IdentitySource) -> impl Iterator<Item = Source> {
         path,
         form,
         json,
+        jwt,
         ..
     } = source;
     [
@@ -158,6 +238,7 @@ fn given(source: IdentitySource) -> impl Iterator<Item = Source> {
         path.map(Source::Path),
         form.map(|Name(name)| Source::Form(name)),
         json.map(|Pointers(pointers)| Source::Json(pointers)),
+        jwt.map(|jwt| Source::Jwt(jwt.header, jwt.claim.0)),
     ]
     .into_iter()
     .flatten()

@@ -8,8 +8,9 @@
 //! - Entries are asked in order; the first that yields a key wins. Its keys are handed out distinct: sources in the order in
 //!   which an `all` names them, and each source's keys in the order of the request. For JSON that is the order of arrays
 //!   alone, so a body whose members were reordered names the same subjects in the same order.
-//! - An empty value is no identity. Neither is a key over 1,024 bytes or a value that is not UTF-8, and the keys beside it
-//!   in the same entry do not decide for its shopper: the entry yields nothing.
+//! - An empty value is no identity. Neither is a key over 1,024 bytes, a value that is not UTF-8, a token that cannot be
+//!   read, or a value that the entry's table does not know, and the keys beside it in the same entry do not decide for its
+//!   shopper: the entry yields nothing, and the next one is asked.
 //! - A name that a query, form, header or cookie repeats has several values, each a subject. A JSON object that has a member
 //!   twice on the way to an identity names nobody, and no later entry is asked: two parsers would see two shoppers. Beyond
 //!   4,096 distinct subjects the same holds.
@@ -23,6 +24,9 @@
 
 mod fields;
 mod json;
+pub mod jwt;
+mod keying;
+mod mapping;
 mod normalise;
 mod pointer;
 mod subjects;
@@ -34,6 +38,8 @@ use std::ops::Range;
 
 use http::{HeaderMap, HeaderName};
 
+pub use keying::Keying;
+pub use mapping::{BadLine, Mapping, MappingError};
 pub use normalise::Normalise;
 pub use pointer::{Pointer, PointerError, SEGMENT_LIMIT};
 pub use subjects::{Nobody, SUBJECT_COUNT_LIMIT, Subjects};
@@ -64,6 +70,8 @@ pub enum Source {
     Form(String),
     /// A header with this name.
     Header(HeaderName),
+    /// A claim of the token in a header with this name. The token is not verified.
+    Jwt(HeaderName, Pointer),
     /// Places in a JSON body.
     ///
     /// Pointers that are alike up to their last `*` are alternatives: in each member that the `*` stands for, the first that
@@ -80,9 +88,9 @@ pub enum Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// `all: [...]`: the values of all its members, united.
-    All(Vec<(Source, Normalise)>),
+    All(Vec<(Source, Keying)>),
     /// One source.
-    One(Source, Normalise),
+    One(Source, Keying),
 }
 
 /// Why a list cannot be compiled. `entry` is the index of the entry in the list.
@@ -125,7 +133,7 @@ pub struct Plan {
 /// One source, ready to be read.
 #[derive(Clone, Debug)]
 enum Reader {
-    Field(Field, Normalise),
+    Field(Field, Keying),
     /// Groups of pointers; the first that yields anything counts.
     Json(Range<usize>),
 }
@@ -135,6 +143,8 @@ enum Field {
     Cookie(Box<str>),
     Form(Box<str>),
     Header(HeaderName),
+    /// The claim is the only pointer of its tree, which has the keying, too.
+    Jwt(HeaderName, Box<Tree>),
     Path(usize),
     Query(Box<str>),
 }
@@ -163,11 +173,9 @@ impl Plan {
                 Entry::All(members) if members.is_empty() => return Err(PlanError::EmptyAll { entry: index }),
                 Entry::All(members) => members
                     .iter()
-                    .map(|(source, n)| reader(&mut builder, index, source, *n))
+                    .map(|(source, keying)| reader(&mut builder, index, source, keying))
                     .collect(),
-                Entry::One(source, normalise) => {
-                    reader(&mut builder, index, source, *normalise).map(|one| [one].into())
-                }
+                Entry::One(source, keying) => reader(&mut builder, index, source, keying).map(|one| [one].into()),
             };
             compiled.push(readers?);
         }
@@ -213,7 +221,7 @@ impl Plan {
             let mut found = Found::default();
             for reader in readers {
                 let read = match reader {
-                    Reader::Field(field, normalise) => field.read(*normalise, view, body, &mut found),
+                    Reader::Field(field, keying) => field.read(keying, view, body, &mut found),
                     Reader::Json(groups) => body.bytes().and_then(|bytes| {
                         let scan = scanned.get_or_insert_with(|| self.tree.scan(bytes, &mut lanes));
                         scan.map_err(|_| Unread::Nobody(Nobody::NotReadable))?;
@@ -252,11 +260,17 @@ fn reader<'p>(
     builder: &mut Builder<'p>,
     entry: usize,
     source: &'p Source,
-    normalise: Normalise,
+    keying: &Keying,
 ) -> Result<Reader, PlanError> {
     let field = match source {
         Source::Json(pointers) if pointers.is_empty() => return Err(PlanError::NoPointer { entry }),
-        Source::Json(pointers) => return Ok(Reader::Json(builder.list(pointers, normalise))),
+        Source::Json(pointers) => return Ok(Reader::Json(builder.list(pointers, keying))),
+        Source::Jwt(header, claim) => {
+            let mut claims = Builder::default();
+            claims.list(std::slice::from_ref(claim), keying);
+            let tree = claims.build().ok_or(PlanError::TooBroad)?;
+            Field::Jwt(header.clone(), Box::new(tree))
+        }
         Source::Path(0) => return Err(PlanError::PathZero { entry }),
         Source::Cookie(name) => Field::Cookie(name.as_str().into()),
         Source::Form(name) => Field::Form(name.as_str().into()),
@@ -264,7 +278,7 @@ fn reader<'p>(
         Source::Path(number) => Field::Path(*number),
         Source::Query(name) => Field::Query(name.as_str().into()),
     };
-    Ok(Reader::Field(field, normalise))
+    Ok(Reader::Field(field, keying.clone()))
 }
 
 /// The body, as far as one question goes.
@@ -296,13 +310,16 @@ impl<'a> Body<'a> {
 impl Field {
     fn read<'a>(
         &self,
-        normalise: Normalise,
+        keying: &Keying,
         view: &RequestView<'a>,
         body: Body<'a>,
         found: &mut Found<'a>,
     ) -> Result<(), Unread> {
         let push = |value: Value<'a>| match value {
-            Ok(value) => found.push(normalise.apply(value)),
+            Ok(value) => match keying.apply(value) {
+                Some(key) => found.push(key),
+                None => found.raise(Nobody::NotMapped),
+            },
             Err(fields::NotText) => found.raise(Nobody::NotReadable),
         };
         match self {
@@ -310,6 +327,24 @@ impl Field {
             Field::Form(_) if !fields::has_form(view.headers) => {}
             Field::Form(name) => fields::pairs(body.bytes()?, name).for_each(push),
             Field::Header(name) => fields::header(view.headers, name).for_each(push),
+            Field::Jwt(name, claims) => {
+                for value in fields::header(view.headers, name) {
+                    let payload = match value {
+                        Ok(value) => match jwt::payload(&value) {
+                            None => continue,
+                            Some(payload) => payload.map_err(|jwt::NoToken| fields::NotText),
+                        },
+                        Err(error) => Err(error),
+                    };
+                    let mut lanes = Lanes::default();
+                    let payload = payload.unwrap_or_default();
+                    // A payload is an object; nothing at all is none.
+                    match claims.scan(&payload, &mut lanes) {
+                        Ok(()) if !payload.is_empty() => found.absorb(lanes.take(0).into_owned()),
+                        _ => found.raise(Nobody::NotReadable),
+                    }
+                }
+            }
             Field::Path(number) => fields::segment(view.path, *number).into_iter().for_each(push),
             Field::Query(name) => fields::pairs(view.query.unwrap_or_default().as_bytes(), name).for_each(push),
         }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 /// What is done to a value before it becomes a key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Normalise {
     /// Nothing: the key is the value, byte for byte.
     #[default]

@@ -83,7 +83,9 @@ pub enum Nobody {
     NoMatch,
     /// The body was needed and is not there, as when it is over the capture limit.
     NotCaptured,
-    /// The body is not JSON, or a value is not UTF-8.
+    /// A value that the mapping table of its entry does not know.
+    NotMapped,
+    /// The body is not JSON, a value is not UTF-8, or a token is none.
     NotReadable,
     /// A key has more than [`SUBJECT_LIMIT_BYTES`].
     TooLong,
@@ -93,10 +95,11 @@ pub enum Nobody {
 
 impl Nobody {
     /// Every reason, for metrics that list all of their labels.
-    pub const ALL: [Nobody; 6] = [
+    pub const ALL: [Nobody; 7] = [
         Nobody::Ambiguous,
         Nobody::NoMatch,
         Nobody::NotCaptured,
+        Nobody::NotMapped,
         Nobody::NotReadable,
         Nobody::TooLong,
         Nobody::TooMany,
@@ -109,6 +112,7 @@ impl Nobody {
             Nobody::Ambiguous => "ambiguous",
             Nobody::NoMatch => "no_match",
             Nobody::NotCaptured => "not_captured",
+            Nobody::NotMapped => "not_mapped",
             Nobody::NotReadable => "not_readable",
             Nobody::TooLong => "too_long",
             Nobody::TooMany => "too_many",
@@ -208,6 +212,19 @@ impl<'a> Found<'a> {
         other.doubt.into_iter().for_each(|doubt| self.raise(doubt));
         let more = other.more.map(|more| more.keys).unwrap_or_default();
         other.first.into_iter().chain(more).for_each(|key| self.push(key));
+    }
+
+    /// The same, whatever it was read from.
+    pub(super) fn into_owned(self) -> Found<'static> {
+        let owned = |key: Cow<'_, str>| Cow::Owned(key.into_owned());
+        let mut found = Found {
+            first: self.first.map(owned),
+            more: None,
+            doubt: self.doubt,
+        };
+        let more = self.more.map(|more| more.keys).unwrap_or_default();
+        more.into_iter().for_each(|key| found.push(owned(key)));
+        found
     }
 
     /// Whether there is neither a key nor a doubt.

@@ -1,5 +1,7 @@
 //! Whole plans against real payloads, single rules, and an oracle that walks a tree.
 
+use std::sync::Arc;
+
 use http::HeaderValue;
 use proptest::prelude::*;
 use serde_json::Value as Json;
@@ -24,7 +26,7 @@ fn form(name: &str) -> Source {
 }
 
 fn one(source: Source) -> Entry {
-    Entry::One(source, Normalise::AsWritten)
+    Entry::One(source, Keying::AS_WRITTEN)
 }
 
 fn plan(entries: &[Entry]) -> Plan {
@@ -101,15 +103,15 @@ mod payloads {
                     "/entry/*/changes/*/value/messages/*/from_user_id",
                 ]);
                 let statuses = json(&["/entry/*/changes/*/value/statuses/*/recipient_id"]);
-                let both = Entry::All(vec![(messages, Normalise::Digits), (statuses, Normalise::Digits)]);
+                let both = Entry::All(vec![(messages, Keying::DIGITS), (statuses, Keying::DIGITS)]);
                 let tenant = one(json(&["/entry/*/changes/*/value/metadata/phone_number_id"]));
                 (vec![both, one(header("x-shopper-id"))], vec![tenant])
             }
             "/twilio/whatsapp" => (
-                vec![one(form("WaId")), Entry::One(form("From"), Normalise::Digits)],
+                vec![one(form("WaId")), Entry::One(form("From"), Keying::DIGITS)],
                 vec![one(form("To"))],
             ),
-            "/twilio/status" => (vec![Entry::One(form("To"), Normalise::Digits)], vec![one(form("From"))]),
+            "/twilio/status" => (vec![Entry::One(form("To"), Keying::DIGITS)], vec![one(form("From"))]),
             "/stripe/webhook" => {
                 let customer = json(&["/data/object/customer", "/data/object/customer/id"]);
                 (vec![one(customer)], vec![one(json(&["/account"]))])
@@ -252,9 +254,9 @@ fn first_entry_that_yields_anything_wins() {
 #[test]
 fn all_unites_in_its_own_order_whatever_the_order_of_members() {
     let both = [Entry::All(vec![
-        (json(&["/m/*"]), Normalise::AsWritten),
-        (header("x-shopper-id"), Normalise::AsWritten),
-        (json(&["/s/*"]), Normalise::Digits),
+        (json(&["/m/*"]), Keying::AS_WRITTEN),
+        (header("x-shopper-id"), Keying::AS_WRITTEN),
+        (json(&["/s/*"]), Keying::DIGITS),
     ])];
     let expected = some(&["1", "2", "fallback", "3"]);
     assert_eq!(says(&both, br#"{"m":["1","2"],"s":["+2","+3"]}"#), expected);
@@ -267,7 +269,7 @@ fn pointers_that_share_their_star_are_alternatives_per_member() {
     let list = [one(json(&["/m/*/a", "/m/*/b/c"]))];
     let body = br#"{"m":[{"b":{"c":"1"},"a":"2"},{"b":{"c":"3"}},{"a":null,"b":{"c":"4"}},{"a":"","b":{"c":"2"}},7]}"#;
     assert_eq!(says(&list, body), some(&["2", "3", "4"]));
-    let normalised = [Entry::One(json(&["/m/*/a", "/m/*/b"]), Normalise::Digits)];
+    let normalised = [Entry::One(json(&["/m/*/a", "/m/*/b"]), Keying::DIGITS)];
     assert_eq!(says(&normalised, br#"{"m":[{"a":"+","b":"1"}]}"#), some(&["1"]));
 }
 
@@ -289,8 +291,8 @@ fn star_means_members_of_arrays_and_a_number_means_either() {
     assert_eq!(says(&[one(json(&["/1"]))], br#"["1","2"]"#), some(&["2"]));
     assert_eq!(says(&[one(json(&["/1"]))], br#"{"1":"x"}"#), some(&["x"]));
     let mixed = [Entry::All(vec![
-        (json(&["/1/a"]), Normalise::AsWritten),
-        (json(&["/*/a"]), Normalise::AsWritten),
+        (json(&["/1/a"]), Keying::AS_WRITTEN),
+        (json(&["/*/a"]), Keying::AS_WRITTEN),
     ])];
     assert_eq!(says(&mixed, br#"[{"a":"x"},{"a":"y"}]"#), some(&["y", "x"]));
 }
@@ -412,8 +414,8 @@ fn limit_of_subjects_holds_for_a_body_and_for_a_union() {
     );
     assert_eq!(says(&entries, &body(SUBJECT_COUNT_LIMIT + 1)), Err(Nobody::TooMany));
     let union = Entry::All(vec![
-        (json(&["/*/a"]), Normalise::AsWritten),
-        (json(&["/*/b"]), Normalise::AsWritten),
+        (json(&["/*/a"]), Keying::AS_WRITTEN),
+        (json(&["/*/b"]), Keying::AS_WRITTEN),
     ]);
     assert_eq!(says(&[union], &body(SUBJECT_COUNT_LIMIT / 2 + 1)), Err(Nobody::TooMany));
 }
@@ -428,7 +430,7 @@ fn body_is_asked_for_only_if_it_can_decide() {
     ]);
     assert!(list.needs_body());
     assert!(!plan(&[one(header("x-id")), one(Source::Path(1))]).needs_body());
-    assert!(plan(&[Entry::All(vec![(form("id"), Normalise::AsWritten)])]).needs_body());
+    assert!(plan(&[Entry::All(vec![(form("id"), Keying::AS_WRITTEN)])]).needs_body());
 
     let mut headers = HeaderMap::new();
     let view = RequestView {
@@ -497,13 +499,105 @@ fn every_field_is_read_and_one_that_is_not_text_spoils_its_entry() {
     let ask = |entries: &[Entry]| keys(plan(entries).extract(&view));
     assert_eq!(ask(&[one(Source::Cookie("sid".to_owned()))]), some(&["c"]));
     assert_eq!(
-        ask(&[Entry::One(Source::Query("id".to_owned()), Normalise::Lower)]),
+        ask(&[Entry::One(Source::Query("id".to_owned()), Keying::LOWER)]),
         some(&["q"])
     );
     assert_eq!(ask(&[one(Source::Path(2))]), some(&["s 1"]));
     assert_eq!(ask(&[one(Source::Path(3))]), Err(Nobody::NoMatch));
     assert_eq!(ask(&[one(header("x-id"))]), Err(Nobody::NotReadable));
     assert_eq!(ask(&[one(header("x-id")), one(Source::Path(2))]), some(&["s 1"]));
+}
+
+fn mapped(table: &str, normalise: Normalise) -> Keying {
+    Keying {
+        normalise,
+        map: Some(Arc::new(Mapping::parse(table, normalise).unwrap())),
+    }
+}
+
+#[test]
+fn c20_table_leads_from_a_telephone_number_to_a_shopper() {
+    let phones = || mapped("+33 6,shopper_001\n34,shopper_002", Normalise::Digits);
+    let list = [
+        Entry::One(json(&["/m/*/from", "/m/*/user"]), phones()),
+        one(header("x-shopper-id")),
+    ];
+    assert_eq!(says(&list, br#"{"m":[{"from":"+336"}]}"#), some(&["shopper_001"]));
+    // Two numbers of one shopper are one shopper.
+    let twice = mapped("1,a\n2,a", Normalise::AsWritten);
+    assert_eq!(says(&[Entry::One(json(&["/*"]), twice)], br#"["1","2"]"#), some(&["a"]));
+    // Of alternatives the first that the table knows counts.
+    assert_eq!(
+        says(&list, br#"{"m":[{"from":"9","user":"34"}]}"#),
+        some(&["shopper_002"])
+    );
+    // Whoever is not in the table is nobody, and the others in the body do not decide for them.
+    let body = br#"{"m":[{"from":"336"},{"from":"9"}]}"#;
+    assert_eq!(says(&list[..1], body), Err(Nobody::NotMapped));
+    assert_eq!(says(&list, body), some(&["fallback"]));
+    assert_eq!(says(&list[..1], br#"{"m":[{"from":""},{}]}"#), Err(Nobody::NoMatch));
+}
+
+#[test]
+fn table_of_one_source_in_all_spoils_the_entry_when_it_does_not_know_a_value() {
+    let all = |header_table: &str| {
+        [Entry::All(vec![
+            (json(&["/a"]), Keying::AS_WRITTEN),
+            (header("x-shopper-id"), mapped(header_table, Normalise::AsWritten)),
+        ])]
+    };
+    assert_eq!(says(&all("fallback,anna"), br#"{"a":"1"}"#), some(&["1", "anna"]));
+    assert_eq!(says(&all("bert,bert"), br#"{"a":"1"}"#), Err(Nobody::NotMapped));
+}
+
+/// A token with this payload that nobody signed.
+fn token(payload: &str) -> String {
+    use base64::Engine as _;
+    let encode = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    format!("{}.{}.c2lnbmF0dXJl", encode("{\"alg\":\"HS256\"}"), encode(payload))
+}
+
+#[test]
+fn claim_of_a_token_names_the_subject() {
+    let says = |claim: &str, values: &[&str]| {
+        let name = HeaderName::from_static("authorization");
+        let headers: HeaderMap = values
+            .iter()
+            .map(|value| (name.clone(), HeaderValue::from_str(value).unwrap()))
+            .collect();
+        let view = RequestView {
+            path: "/",
+            query: Some("id=query"),
+            headers: &headers,
+            body: None,
+        };
+        let claim = Source::Jwt(name, jwt::claim(claim).unwrap());
+        let list = [Entry::One(claim, Keying::DIGITS), one(Source::Query("id".to_owned()))];
+        (keys(plan(&list[..1]).extract(&view)), keys(plan(&list).extract(&view)))
+    };
+    let bearer = |payload: &str| format!("Bearer {}", token(payload));
+    let phone =
+        bearer(r#"{"sub":"+33 6","n":115310627314723954,"https://shop.example/id":"x","shop":{"ids":["a","b"]}}"#);
+    assert_eq!(says("sub", &[&phone]).0, some(&["336"]));
+    assert_eq!(says("n", &[&phone]).0, some(&["115310627314723954"]));
+    assert_eq!(says("https://shop.example/id", &[&phone]).0, some(&["x"]));
+    assert_eq!(says("/shop/ids/*", &[&phone]).0, some(&["a", "b"]));
+    assert_eq!(says("aud", &[&phone]), (Err(Nobody::NoMatch), some(&["query"])));
+    assert_eq!(says("sub", &["Basic YTpi"]), (Err(Nobody::NoMatch), some(&["query"])));
+    // A token that cannot be read may be somebody's, so nobody else in it decides; the next entry may.
+    let both = [&*phone, "Bearer opaque"];
+    assert_eq!(says("sub", &both), (Err(Nobody::NotReadable), some(&["query"])));
+    for unreadable in [
+        bearer("sub"),
+        bearer(""),
+        "Bearer a.b.c".to_owned(),
+        bearer(r#"{"sub":"1"#),
+    ] {
+        assert_eq!(says("sub", &[&unreadable]).0, Err(Nobody::NotReadable), "{unreadable}");
+    }
+    // Two parsers would see two shoppers.
+    let doubtful = bearer(r#"{"sub":"1","sub":"2"}"#);
+    assert_eq!(says("sub", &[&doubtful]).1, Err(Nobody::Ambiguous));
 }
 
 #[test]
@@ -540,7 +634,7 @@ fn list_that_says_nothing_or_too_much_does_not_compile() {
 #[test]
 fn many_groups_and_sixty_four_members_are_told_apart() {
     let names: Vec<String> = (0..POINTER_LIMIT).map(|n| format!("/m{n}/*")).collect();
-    let sources = names.iter().map(|name| (json(&[name]), Normalise::AsWritten)).collect();
+    let sources = names.iter().map(|name| (json(&[name]), Keying::AS_WRITTEN)).collect();
     let members: Vec<String> = (0..POINTER_LIMIT).rev().map(|n| format!(r#""m{n}":["{n}"]"#)).collect();
     let body = format!("{{{}}}", members.join(","));
     let expected: Vec<String> = (0..POINTER_LIMIT).map(|n| n.to_string()).collect();
@@ -577,7 +671,7 @@ mod laws {
         let source = || {
             (
                 prop::collection::vec(pointer(), 1..4).prop_map(Source::Json),
-                Just(Normalise::AsWritten),
+                Just(Keying::AS_WRITTEN),
             )
         };
         let entry = prop_oneof![
@@ -747,11 +841,11 @@ mod laws {
             }
             headers.append(http::header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
             let everything = Entry::All(vec![
-                (json(&["/a/*/0", "/*", "/a"]), Normalise::Digits),
-                (form("a"), Normalise::Lower),
-                (Source::Cookie("a".to_owned()), Normalise::Digits),
-                (Source::Query("a".to_owned()), Normalise::Lower),
-                (Source::Path(2), Normalise::Digits),
+                (json(&["/a/*/0", "/*", "/a"]), Keying::DIGITS),
+                (form("a"), Keying::LOWER),
+                (Source::Cookie("a".to_owned()), Keying::DIGITS),
+                (Source::Query("a".to_owned()), Keying::LOWER),
+                (Source::Path(2), Keying::DIGITS),
             ]);
             let view = RequestView { path: &path, query: Some(&query), headers: &headers, body: Some(&body) };
             if let Extraction::Subjects(subjects) = plan(&[everything]).extract(&view) {

@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 
 use super::json::{Cursor, DEPTH_LIMIT, Quoted, Torn};
-use super::normalise::Normalise;
+use super::keying::Keying;
 use super::pointer::{Pointer, SEGMENT_LIMIT, Segment};
 use super::subjects::{Found, Nobody};
 
@@ -28,7 +28,7 @@ const GROUPS_IN_PLACE: usize = 4;
 pub(super) struct Tree {
     root: Node,
     /// By group.
-    normalise: Box<[Normalise]>,
+    keyings: Box<[Keying]>,
 }
 
 /// A place in a body, as far as pointers tell places apart.
@@ -58,7 +58,7 @@ struct End {
 #[derive(Default)]
 pub(super) struct Builder<'p> {
     lines: Vec<Line<'p>>,
-    normalise: Vec<Normalise>,
+    keyings: Vec<Keying>,
 }
 
 /// One pointer on its way into the tree.
@@ -69,15 +69,15 @@ struct Line<'p> {
 
 impl<'p> Builder<'p> {
     /// Adds a list of pointers. The numbers of its groups, in the order in which the list names them, are returned.
-    pub(super) fn list(&mut self, pointers: &'p [Pointer], normalise: Normalise) -> std::ops::Range<usize> {
-        let first = self.normalise.len();
+    pub(super) fn list(&mut self, pointers: &'p [Pointer], keying: &Keying) -> std::ops::Range<usize> {
+        let first = self.keyings.len();
         let mut scopes: Vec<(&[Segment], usize)> = Vec::new();
         for pointer in pointers {
             let known = scopes.iter().position(|(scope, _)| *scope == pointer.scope());
             let index = known.unwrap_or(scopes.len());
             if known.is_none() {
                 scopes.push((pointer.scope(), 0));
-                self.normalise.push(normalise);
+                self.keyings.push(keying.clone());
             }
             if let Some((_, members)) = scopes.get_mut(index) {
                 self.lines.push(Line {
@@ -90,7 +90,7 @@ impl<'p> Builder<'p> {
                 *members += 1;
             }
         }
-        first..self.normalise.len()
+        first..self.keyings.len()
     }
 
     /// How many pointers there are.
@@ -104,7 +104,7 @@ impl<'p> Builder<'p> {
         let root = node(&self.lines.iter().collect::<Vec<_>>(), 0, &mut budget)?;
         Some(Tree {
             root,
-            normalise: self.normalise.into(),
+            keyings: self.keyings.into(),
         })
     }
 }
@@ -195,6 +195,8 @@ impl Node {
 struct Lane<'a> {
     /// The best alternative in the member that is being read.
     best: Option<(usize, Cow<'a, str>)>,
+    /// An alternative in it had a value that the table does not know.
+    missed: bool,
     found: Found<'a>,
 }
 
@@ -227,10 +229,19 @@ impl<'a> Lanes<'a> {
         }
     }
 
+    fn miss(&mut self, group: usize) {
+        if let Some(lane) = self.lane(group) {
+            lane.missed = true;
+        }
+    }
+
     fn close(&mut self, group: usize) {
         let Some(lane) = self.lane(group) else { return };
-        if let Some((_, key)) = lane.best.take() {
-            lane.found.push(key);
+        let missed = std::mem::take(&mut lane.missed);
+        match lane.best.take() {
+            Some((_, key)) => lane.found.push(key),
+            None if missed => lane.found.raise(Nobody::NotMapped),
+            None => {}
         }
     }
 
@@ -251,11 +262,11 @@ impl Tree {
         let cursor = Cursor::new(text.strip_prefix('\u{feff}').unwrap_or(text));
         lanes
             .further
-            .resize_with(self.normalise.len().saturating_sub(GROUPS_IN_PLACE), Lane::default);
+            .resize_with(self.keyings.len().saturating_sub(GROUPS_IN_PLACE), Lane::default);
         let mut walk = Walk {
             cursor,
             lanes,
-            normalise: &self.normalise,
+            keyings: &self.keyings,
         };
         if !walk.cursor.is_done() {
             walk.value(&self.root, 0)?;
@@ -271,7 +282,7 @@ const _: () = assert!(SEGMENT_LIMIT < DEPTH_LIMIT as usize);
 struct Walk<'a, 'w> {
     cursor: Cursor<'a>,
     lanes: &'w mut Lanes<'a>,
-    normalise: &'w [Normalise],
+    keyings: &'w [Keying],
 }
 
 impl<'a> Walk<'a, '_> {
@@ -349,8 +360,14 @@ impl<'a> Walk<'a, '_> {
 
     fn found(&mut self, node: &Node, text: Cow<'a, str>) {
         for end in &node.ends {
-            let normalise = self.normalise.get(end.group).copied().unwrap_or_default();
-            self.lanes.offer(*end, normalise.apply(text.clone()));
+            let key = match self.keyings.get(end.group) {
+                Some(keying) => keying.apply(text.clone()),
+                None => Some(text.clone()),
+            };
+            match key {
+                Some(key) => self.lanes.offer(*end, key),
+                None => self.lanes.miss(end.group),
+            }
         }
     }
 }
