@@ -12,6 +12,8 @@ mod divergences;
 mod explain;
 mod kill;
 mod run;
+mod schema;
+mod shell;
 mod status;
 mod terminal;
 mod token;
@@ -20,7 +22,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 /// Whatever could not be done, was refused, or did not answer.
 const FAILED: u8 = 1;
@@ -63,6 +65,12 @@ enum Verb {
     /// Make tokens for the admin API
     #[command(subcommand)]
     Token(token::TokenVerb),
+    /// Print the JSON Schema of a file, for editors and CI
+    Schema(schema::SchemaArgs),
+    /// Print what completes commands in a shell
+    Completions(shell::CompletionsArgs),
+    /// Print the manual page, or write one per command
+    Man(shell::ManArgs),
     /// Show the whole story with simulated services, on this machine, in less than a minute
     Demo(DemoArgs),
 }
@@ -131,14 +139,15 @@ pub fn main(demo: impl FnOnce(bool) -> ExitCode) -> ExitCode {
         Verb::Explain(args) => args.execute(),
         Verb::Diff(args) => args.execute(),
         Verb::Token(verb) => verb.execute(),
+        Verb::Schema(args) => args.execute(),
+        Verb::Completions(args) => args.execute(Cli::command()),
+        Verb::Man(args) => args.execute(Cli::command()),
         Verb::Demo(DemoArgs { keep }) => demo(keep),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

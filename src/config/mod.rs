@@ -3,7 +3,7 @@
 //!
 //! [`load`] and [`load_by`] read files and are all the I/O here; the rest is pure. In: YAML. Out: a [`Config`], or all
 //! problems at once, each with file, line, column and remedy. `raw` says what may be written, `build` what members mean
-//! together, `reference` prints `docs/reference.md` from the same declarations. Resolving flags and compiling routes is
+//! together, `reference` prints `docs/reference.md` from the same declarations, `schema` JSON Schema. Resolving flags and compiling routes is
 //! left to `engine::ruleset`, reading the flag file to whoever watches it.
 
 mod backend_tls;
@@ -15,6 +15,7 @@ mod pem;
 mod raw;
 mod reference;
 mod routes;
+pub mod schema;
 #[cfg(test)]
 mod tests;
 mod tls;

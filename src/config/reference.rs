@@ -113,7 +113,7 @@ fn record_of(shape: &Shape) -> Option<fn() -> RecordShape> {
 }
 
 /// A doc comment as one line of a table.
-fn flow(doc: &str) -> String {
+pub(super) fn flow(doc: &str) -> String {
     doc.lines()
         .map(str::trim)
         .collect::<Vec<_>>()

@@ -40,3 +40,4 @@ mod tls;
 mod tls_out;
 mod tunnels;
 mod two;
+mod verbs;
