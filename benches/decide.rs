@@ -9,7 +9,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use understudy::engine::decide::{Copies, KillBits, Request};
-use understudy::engine::flags::Threshold;
+use understudy::engine::flags::{FlagKills, NoAttributes, Threshold};
 use understudy::engine::ruleset::document::Document;
 use understudy::engine::ruleset::problem::{Place, Problems};
 use understudy::engine::ruleset::route::{Failover, RouteMatch, RouteSpec, ShadowSpec, Switch, WithoutIdentity};
@@ -81,7 +81,9 @@ fn decide(criterion: &mut Criterion, name: &str, rules: &Ruleset) {
                 subjects: std::iter::once(subjects[n].as_str()),
                 tenant: None,
                 exchange: ExchangeId(n as u128),
+                attributes: &NoAttributes,
                 kills: KillBits::NONE,
+                flag_kills: FlagKills::NONE,
                 held: false,
                 now: Now {
                     monotonic: Duration::ZERO,

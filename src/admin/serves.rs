@@ -10,7 +10,7 @@ use super::dto::{KILL_SWITCH, Serves};
 use crate::engine::decide::{Ask, KillBits, WhenKilled};
 use crate::engine::flags::model::Percent;
 use crate::engine::flags::subjects::SubjectSet;
-use crate::engine::flags::{Asked, Evaluation, Flag, Threshold, evaluate};
+use crate::engine::flags::{Asked, Evaluation, Flag, FlagKills, Line, Threshold};
 use crate::engine::ruleset::env::SYSTEM;
 use crate::engine::ruleset::route::Switch;
 use crate::engine::ruleset::{Route, Ruleset};
@@ -55,8 +55,13 @@ impl Choice {
 }
 
 /// Whom the rules choose, under these kills, at this instant.
-pub(super) fn serves(rules: &Ruleset, route: &Route, kills: KillBits, unix_ms: i64) -> Serves {
-    let ask = Walk { rules, kills, unix_ms };
+pub(super) fn serves(rules: &Ruleset, route: &Route, kills: KillBits, flag_kills: &FlagKills, unix_ms: i64) -> Serves {
+    let ask = Walk {
+        rules,
+        kills,
+        flag_kills,
+        unix_ms,
+    };
     let own = ask.flag(route.policy.flag);
     let shadow_mode = ask.shadow_mode(route);
     let choice = match (ask.killed(), shadow_mode) {
@@ -89,6 +94,7 @@ pub(super) fn serves(rules: &Ruleset, route: &Route, kills: KillBits, unix_ms: i
 struct Walk<'r> {
     rules: &'r Ruleset,
     kills: KillBits,
+    flag_kills: &'r FlagKills,
     unix_ms: i64,
 }
 
@@ -106,16 +112,12 @@ impl Walk<'_> {
 
     /// The flag's answer for nobody in particular, its kills left aside.
     fn for_nobody(&self, flag: &Flag, killed: bool) -> Evaluation {
-        let system_enabled = self.rules.flags().system_enabled();
-        evaluate(
-            flag,
-            &Asked {
-                subject: None,
-                unix_ms: self.unix_ms,
-                killed,
-                system_enabled,
-            },
-        )
+        let asked = Asked {
+            killed,
+            kills: self.flag_kills,
+            ..Asked::new(None, self.unix_ms)
+        };
+        self.rules.flags().answer(flag, &asked)
     }
 
     fn flag(&self, ask: Ask) -> Choice {
@@ -133,9 +135,24 @@ impl Walk<'_> {
         if answer.reason == Reason::Killed {
             return Choice::legacy(KILL_SWITCH);
         }
-        if answer.reason != Reason::IdentityUnknown {
+        if answer.line == Line::Prerequisite && answer.reason == Reason::IdentityUnknown {
+            return Choice::both("as the flags that it asks first", None);
+        }
+        if answer.line <= Line::Prerequisite {
             return Choice::all(answer.enabled, answer.reason.as_str());
         }
+        let rest = self.lists_and_percent(flag);
+        let beta = flag.beta_users.as_ref().filter(|list| !list.is_empty());
+        match beta {
+            Some(list) if flag.allowlist.is_none() && rest.by != "new" => {
+                Choice::both(format!("{} beta users, else {}", list.len(), rest.why), None)
+            }
+            _ => rest,
+        }
+    }
+
+    /// What the lists, the percentage and what is left say.
+    fn lists_and_percent(&self, flag: &Flag) -> Choice {
         let denied = flag.denylist.as_ref().map_or(0, SubjectSet::len);
         let but = if denied == 0 {
             String::new()
@@ -146,8 +163,10 @@ impl Walk<'_> {
             (Some(list), _) if list.is_empty() => Choice::legacy("empty allowlist"),
             (Some(list), _) => Choice::both(format!("allowlist of {}{but}", list.len()), None),
             (None, Some(percent)) => self.percent(percent, denied, &but),
-            (None, None) if flag.enabled == Some(true) || flag.default => {
-                let word = if flag.enabled == Some(true) {
+            (None, None) if flag.enabled == Some(true) || flag.default || flag.variants.is_some() => {
+                let word = if flag.variants.is_some() {
+                    Reason::Split
+                } else if flag.enabled == Some(true) {
                     Reason::Global
                 } else {
                     Reason::Default
@@ -260,9 +279,12 @@ impl Walk<'_> {
         let answer = self.for_nobody(flag, killed);
         match answer.reason {
             // Off by these is the safe side, and the safe side is on.
-            Reason::Killed | Reason::FlagNotFound | Reason::SystemDisabled | Reason::Environment | Reason::Schedule => {
-                "on"
-            }
+            Reason::Killed
+            | Reason::FlagNotFound
+            | Reason::SystemDisabled
+            | Reason::Environment
+            | Reason::Schedule
+            | Reason::Prerequisite => "on",
             Reason::IdentityUnknown => "some",
             _ if answer.enabled => "on",
             _ => "off",

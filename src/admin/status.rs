@@ -162,6 +162,7 @@ fn process(live: &Live, snapshot: Option<&Snapshot>) -> Process {
 
 fn routes(live: &Live, snapshot: &Snapshot, unix_ms: i64) -> Vec<Route> {
     let (guards, compared_by_route) = (live.health.guards(), live.health.compared());
+    let flag_kills = snapshot.flag_kills.load();
     let one = |route: &LiveRoute| {
         let rules = snapshot.rules.route(route.index?);
         let shards = shards(live, &route.key);
@@ -196,7 +197,7 @@ fn routes(live: &Live, snapshot: &Snapshot, unix_ms: i64) -> Vec<Route> {
         Some(Route {
             name: route.key.to_string(),
             path: rules.spec.matcher.path.clone(),
-            serves: serves(&snapshot.rules, rules, route.word.bits(), unix_ms),
+            serves: serves(&snapshot.rules, rules, route.word.bits(), &flag_kills, unix_ms),
             epoch: epoch.0,
             killed_by,
             held,

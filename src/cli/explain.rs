@@ -134,7 +134,7 @@ impl ExplainArgs {
                 return ExitCode::from(BAD_INPUT);
             }
         };
-        let asked = asked(&compiled.rules, &kills, flag, subject, at);
+        let asked = asked(&kills, flag, subject, at);
         let mut story = explain(&compiled.rules, &key, &asked);
         if self.admin.is_none() {
             not_looked_at(&mut story);
@@ -195,12 +195,10 @@ fn not_looked_at(story: &mut Explanation) {
     lines.for_each(|step| step.found = "kills: not looked at".to_owned());
 }
 
-fn asked<'s>(rules: &Ruleset, kills: &Kills, flag: &str, subject: Option<&'s str>, unix_ms: i64) -> Asked<'s> {
+fn asked<'s>(kills: &Kills, flag: &str, subject: Option<&'s str>, unix_ms: i64) -> Asked<'s> {
     Asked {
-        subject,
-        unix_ms,
         killed: kills.cover(flag),
-        system_enabled: rules.flags().system_enabled(),
+        ..Asked::new(subject, unix_ms)
     }
 }
 
@@ -268,7 +266,6 @@ fn answer_lines(
         }
         let answered = read_line(&line).and_then(|(request, line_at)| {
             let asked = asked(
-                rules,
                 kills,
                 &request.flag,
                 request.targeting_key.as_deref(),

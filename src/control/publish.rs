@@ -1,13 +1,15 @@
 //! From a configuration and compiled rules to what workers see.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_rustls::TlsConnector;
 
 use crate::config::{self, AccessLog, Config, HttpVersion, SubjectLog, Url};
-use crate::engine::ruleset::Ruleset;
+use crate::engine::decide::Ask;
 use crate::engine::ruleset::route::{RouteSpec, Switch};
+use crate::engine::ruleset::{Route, Ruleset};
 use crate::engine::vocab::{FlagKey, RouteKey, Side};
 use crate::live::Live;
 use crate::live::backend::Backend;
@@ -28,7 +30,7 @@ pub fn publish(live: &Live, config: &Config, rules: Ruleset) {
     for (index, route) in rules.routes() {
         let key = route.key();
         let horizon = horizon(config, &route.spec);
-        let word = live.kills.word(key, used(&route.spec));
+        let word = live.kills.word(key, used(&rules, route));
         routes.push(live.registry.route(key, Some(index), word, horizon));
     }
     #[expect(clippy::expect_used, reason = "the constant above is letters")]
@@ -108,6 +110,7 @@ pub fn publish(live: &Live, config: &Config, rules: Ruleset) {
             path: config.logs.access_path,
         },
         flag_tallies,
+        flag_kills: live.kills.flag_word(rules.flags()),
         rules,
     });
 }
@@ -161,18 +164,30 @@ fn horizon(config: &Config, spec: &RouteSpec) -> Duration {
     slowest.min(spec.shadow.timeout)
 }
 
-fn used(spec: &RouteSpec) -> Uses {
+fn used(rules: &Ruleset, route: &Route) -> Uses {
     fn key(switch: &Switch) -> Option<FlagKey> {
         match switch {
             Switch::Flag(key, _) => Some(key.clone()),
             Switch::Constant(_) => None,
         }
     }
+    let in_turn = |asks: &[Option<Ask>]| {
+        let flags = asks.iter().flatten().filter_map(|ask| match ask {
+            Ask::Flag(at) => Some(*at),
+            Ask::Constant(_) => None,
+        });
+        let asked = flags.flat_map(|at| rules.flags().asked_by(at));
+        let keys: BTreeSet<&FlagKey> = asked.filter_map(|at| rules.flag_key(at)).collect();
+        keys.into_iter().cloned().collect()
+    };
+    let (spec, policy) = (&route.spec, &route.policy);
     Uses {
         flag: key(&spec.flag),
         shadow: key(&spec.shadow.switch),
         dual_run: key(&spec.dual_run),
         shadow_mode: spec.shadow_mode.as_ref().and_then(key),
+        asked_by_flag: in_turn(&[Some(policy.flag)]),
+        asked_by_others: in_turn(&[Some(policy.shadow), Some(policy.dual_run), policy.shadow_mode]),
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::engine::flags::model::{Flag, Member, Origin, Percent, Source};
 use crate::engine::flags::schedule::Slope;
 use crate::engine::flags::subjects::SubjectSet;
-use crate::engine::flags::{Asked, Bucket, Evaluation, Flags, Line, Threshold, evaluate};
+use crate::engine::flags::{Asked, Bucket, Evaluation, FlagValue, Flags, Line, Threshold};
 use crate::engine::ruleset::Ruleset;
 use crate::engine::ruleset::env::{PREFIX, SYSTEM, folded};
 use crate::engine::vocab::{FlagKey, Reason};
@@ -17,14 +17,14 @@ use crate::engine::vocab::{FlagKey, Reason};
 /// The answer to one evaluation, as a line of `explain --requests`.
 ///
 /// Shape: `{"flag","value","variant","reason","rule","bucket","origin"}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Record<'a> {
     /// The flag as it was asked for.
     pub flag: &'a str,
-    /// Whether it is on.
-    pub value: bool,
-    /// `on` or `off`.
-    pub variant: &'static str,
+    /// What it comes to: `true` or `false`; of a variant its value, or its name.
+    pub value: FlagValue<'a>,
+    /// The variant; of a flag without variants `on` or `off`.
+    pub variant: &'a str,
     /// Why.
     pub reason: &'static str,
     /// The rule that decided; none can, so always `null`.
@@ -107,33 +107,30 @@ pub struct MemberValue {
 
 /// The answer of the flag `key`, which need not exist.
 #[must_use]
-pub fn record<'k>(flags: &Flags, key: &'k str, asked: &Asked<'_>) -> Record<'k> {
-    let unknown;
-    let flag = match flags.find(key).and_then(|at| flags.at(at)) {
-        Some(flag) => Some(flag),
+pub fn record<'k>(flags: &'k Flags, key: &'k str, asked: &Asked<'_>) -> Record<'k> {
+    let Some(flag) = flags.find(key).and_then(|at| flags.at(at)) else {
         // A text that is no key names no flag either.
-        None => {
-            unknown = FlagKey::parse(key).ok().map(Flag::unknown);
-            unknown.as_ref()
-        }
-    };
-    let Some(flag) = flag else {
-        let (reason, origin) = (Reason::FlagNotFound.as_str(), Source::Default.as_str());
+        let unknown = FlagKey::parse(key).ok().map(Flag::unknown);
+        let answer = unknown.as_ref().map(|unknown| (unknown, flags.answer(unknown, asked)));
+        let (reason, origin) = match &answer {
+            Some((unknown, answer)) => (answer.reason, origin(unknown, answer, asked).source),
+            None => (Reason::FlagNotFound, Source::Default.as_str()),
+        };
         return Record {
             flag: key,
-            value: false,
+            value: FlagValue::Bool(false),
             variant: "off",
-            reason,
+            reason: reason.as_str(),
             rule: None,
             bucket: None,
             origin,
         };
     };
-    let answer = evaluate(flag, asked);
+    let answer = flags.answer(flag, asked);
     Record {
         flag: key,
-        value: answer.enabled,
-        variant: if answer.enabled { "on" } else { "off" },
+        value: flag.value(&answer),
+        variant: flag.variant(&answer),
         reason: answer.reason.as_str(),
         rule: None,
         bucket: answer.bucket.map(Bucket::number),
@@ -152,10 +149,11 @@ pub fn explain(ruleset: &Ruleset, key: &FlagKey, asked: &Asked<'_>) -> Explanati
             &unknown
         }
     };
+    let flags = ruleset.flags();
     let mut steps = Vec::new();
     for line in Line::ALL {
-        let answer = line.ask(flag, asked);
-        let found = found(line, flag, asked, ruleset.environment());
+        let answer = line.ask(flags, flag, asked);
+        let found = found(line, flags, flag, asked, ruleset.environment());
         steps.push(Step {
             line: line.number(),
             decided: answer.is_some(),
@@ -165,7 +163,7 @@ pub fn explain(ruleset: &Ruleset, key: &FlagKey, asked: &Asked<'_>) -> Explanati
             break;
         }
     }
-    let answer = evaluate(flag, asked);
+    let answer = flags.answer(flag, asked);
     Explanation {
         flag: key.to_string(),
         value: answer.enabled,
@@ -222,13 +220,15 @@ fn origin(flag: &Flag, answer: &Evaluation, asked: &Asked<'_>) -> Place {
             },
             Some(Percent::Fixed(_)) | None => Member::Percentage,
         },
+        Line::Prerequisite => Member::Prerequisites,
+        Line::Targeting => Member::BetaUsers,
         Line::Default => Member::Default,
     };
     flag.origin(member).into()
 }
 
 /// What a line found, whether it decided or not.
-fn found(line: Line, flag: &Flag, asked: &Asked<'_>, environment: &str) -> String {
+fn found(line: Line, flags: &Flags, flag: &Flag, asked: &Asked<'_>, environment: &str) -> String {
     let listed = |list: Option<&SubjectSet>, name: &str| match (list, asked.subject) {
         (None, _) => format!("no {name}"),
         (Some(list), None) => format!("{name} of {}, and no subject to look for", list.len()),
@@ -246,7 +246,7 @@ fn found(line: Line, flag: &Flag, asked: &Asked<'_>, environment: &str) -> Strin
         Line::Kill => "not killed".into(),
         Line::Unknown if flag.defined => "defined".into(),
         Line::Unknown => "no source defines it".into(),
-        Line::System if asked.system_enabled => "flags are on as a whole".into(),
+        Line::System if flags.system_enabled() => "flags are on as a whole".into(),
         Line::System => format!("{SYSTEM} is false"),
         Line::Disabled | Line::Global => match flag.enabled {
             Some(enabled) => format!("enabled is {enabled}"),
@@ -267,8 +267,14 @@ fn found(line: Line, flag: &Flag, asked: &Asked<'_>, environment: &str) -> Strin
             (false, Some(start), _) if asked.unix_ms < start => "before its start".into(),
             (false, ..) => "after its end".into(),
         },
+        Line::Prerequisite if flag.prerequisites.is_empty() => "it asks no other flag".into(),
+        Line::Prerequisite => {
+            let asked = flag.prerequisites.iter().map(|first| first.flag.as_str());
+            format!("it asks first: {}", asked.collect::<Vec<_>>().join(", "))
+        }
         Line::Denylist => listed(flag.denylist.as_ref(), "denylist"),
         Line::Allowlist => listed(flag.allowlist.as_ref(), "allowlist"),
+        Line::Targeting => listed(flag.beta_users.as_ref(), "list of beta users"),
         Line::Percent => match (&flag.percent, asked.subject) {
             (None, _) => "no percentage".into(),
             (Some(_), None) => "a percentage, and no subject to look for".into(),
@@ -330,6 +336,21 @@ fn member_value(flag: &Flag, member: Member, origin: &Origin) -> MemberValue {
             Some(Slope::PerDay(units)) => format!("{} points per day", decimal(units)),
             Some(Slope::Until(_)) | None => "unused".to_owned(),
         },
+        Member::Prerequisites => flag
+            .prerequisites
+            .iter()
+            .map(|first| first.flag.as_str())
+            .collect::<Vec<_>>()
+            .join(", "),
+        Member::BetaUsers => size(&flag.beta_users),
+        Member::Rules => String::new(),
+        Member::Variants => flag
+            .variants
+            .iter()
+            .flat_map(|all| all.iter())
+            .map(|variant| &*variant.name)
+            .collect::<Vec<_>>()
+            .join(", "),
         Member::Denylist => size(&flag.denylist),
         Member::Allowlist => size(&flag.allowlist),
         Member::Percentage => match &flag.percent {
@@ -371,6 +392,10 @@ fn changes(flag: &Flag, answer: &Evaluation, asked: &Asked<'_>, environment: &st
             vec!["wait for its start, or move it".into()]
         }
         Reason::Schedule => vec!["move or remove its end date".into()],
+        Reason::Prerequisite => vec!["change the flags that it asks first".into()],
+        Reason::BetaUser => vec!["take the subject off the beta users".into(), off_for_one()],
+        Reason::Targeting => vec!["change the rule".into(), off_for_one()],
+        Reason::Split => vec!["set enabled to false, or other weights".into(), off_for_one()],
         Reason::Denylist => vec!["take the subject off the denylist".into()],
         Reason::Allowlist => vec!["take the subject off the allowlist".into(), off_for_one()],
         Reason::NotAllowlisted => {
@@ -446,12 +471,7 @@ mod tests {
     }
 
     fn asked(subject: Option<&str>) -> Asked<'_> {
-        Asked {
-            subject,
-            unix_ms: 0,
-            killed: false,
-            system_enabled: true,
-        }
+        Asked::new(subject, 0)
     }
 
     const FILE: &str = "features:\n  f: { type: percentage, percentage: 25, owner: me }\n";
@@ -478,8 +498,10 @@ mod tests {
                 "4 enabled is unset".to_owned(),
                 "5 on in every environment".to_owned(),
                 "6 no period".to_owned(),
+                "6 it asks no other flag".to_owned(),
                 "7 not on the denylist of 1".to_owned(),
                 "8 no allowlist".to_owned(),
+                "9 no list of beta users".to_owned(),
                 format!("10 bucket {bucket} is not below 250000 (25 %)"),
             ]
         );
@@ -523,7 +545,12 @@ mod tests {
             let percent = story.changes[0].rsplit(' ').next().unwrap().to_owned();
             let changed = rules(&FILE.replace("25", &percent));
             let record = record(changed.flags(), "f", &asked(Some(&user)));
-            assert_ne!(record.value, story.value, "{user}: {}", story.changes[0]);
+            assert_ne!(
+                record.value,
+                FlagValue::Bool(story.value),
+                "{user}: {}",
+                story.changes[0]
+            );
         }
     }
 

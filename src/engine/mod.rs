@@ -9,6 +9,7 @@ pub mod explain;
 pub mod flags;
 pub mod guard;
 pub mod identity;
+pub mod number;
 pub mod pairing;
 pub mod ruleset;
 pub mod stats;

@@ -223,6 +223,8 @@ pub struct Now {
 pub enum Reason {
     /// Listed on the allowlist.
     Allowlist,
+    /// Listed among the beta users.
+    BetaUser,
     /// The route names a constant instead of a flag.
     Constant,
     /// Nothing else decided: the flag's default.
@@ -251,10 +253,16 @@ pub enum Reason {
     Percent,
     /// The subject's bucket is not below the percentage.
     PercentMiss,
+    /// A flag that has to be asked first does not answer as it must.
+    Prerequisite,
     /// Before the start or after the end of the flag's period.
     Schedule,
+    /// Nothing but the subject's place among the variants.
+    Split,
     /// `FEATURE_FLAGS_ENABLED=false`.
     SystemDisabled,
+    /// A targeting rule.
+    Targeting,
 }
 
 impl Reason {
@@ -263,6 +271,7 @@ impl Reason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Reason::Allowlist => "allowlist",
+            Reason::BetaUser => "beta_user",
             Reason::Constant => "constant",
             Reason::Default => "default",
             Reason::Denylist => "denylist",
@@ -277,8 +286,11 @@ impl Reason {
             Reason::NotAllowlisted => "not_allowlisted",
             Reason::Percent => "percent",
             Reason::PercentMiss => "percent_miss",
+            Reason::Prerequisite => "prerequisite",
             Reason::Schedule => "schedule",
+            Reason::Split => "split",
             Reason::SystemDisabled => "system_disabled",
+            Reason::Targeting => "targeting",
         }
     }
 }

@@ -7,10 +7,11 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use crate::engine::decide::KillBits;
+use crate::engine::flags::{FlagKills, Flags};
 use crate::engine::guard::KillSet;
 use crate::engine::vocab::{Epoch, FlagKey, RouteKey, SubjectHash};
 
@@ -49,6 +50,28 @@ impl KillWord {
     }
 }
 
+/// What is killed of the flags of one ruleset: for whoever asks a flag by its name, and for flags that ask others.
+#[derive(Debug)]
+pub struct FlagWord {
+    /// In the order of the flags.
+    keys: Box<[FlagKey]>,
+    kills: ArcSwap<FlagKills>,
+}
+
+impl FlagWord {
+    /// What is killed now. Loaded once per request or evaluation, and carried along.
+    #[must_use]
+    pub fn load(&self) -> Guard<Arc<FlagKills>> {
+        self.kills.load()
+    }
+
+    fn write(&self, set: &KillSet, no_state: bool) {
+        let places = set.killed_flags().filter_map(|key| self.keys.binary_search(key).ok());
+        let kills = FlagKills::collect(set.everything_killed() || no_state, places);
+        self.kills.store(Arc::new(kills));
+    }
+}
+
 /// The flags that a route asks, by the part they play.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Uses {
@@ -60,6 +83,10 @@ pub struct Uses {
     pub dual_run: Option<FlagKey>,
     /// Whether copies replace serving.
     pub shadow_mode: Option<FlagKey>,
+    /// Those that `flag` asks in turn.
+    pub asked_by_flag: Vec<FlagKey>,
+    /// Those that the other three ask in turn.
+    pub asked_by_others: Vec<FlagKey>,
 }
 
 /// A word that somebody may still read, and what it is about.
@@ -75,11 +102,25 @@ struct Inner {
     set: KillSet,
     no_state: bool,
     words: Vec<Written>,
+    flag_words: Vec<Weak<FlagWord>>,
 }
 
 impl Inner {
     fn write_words(&mut self) {
-        let Self { set, no_state, words } = self;
+        let Self {
+            set,
+            no_state,
+            words,
+            flag_words,
+        } = self;
+        // Before the words of routes: these say whether anybody has to look here.
+        flag_words.retain(|word| match word.upgrade() {
+            Some(word) => {
+                word.write(set, *no_state);
+                true
+            }
+            None => false,
+        });
         words.retain(|written| match written.word.upgrade() {
             Some(word) => {
                 write(&word, set, *no_state, &written.route, &written.uses);
@@ -92,6 +133,7 @@ impl Inner {
 
 fn write(word: &KillWord, set: &KillSet, no_state: bool, route: &RouteKey, uses: &Uses) {
     let flag_killed = |flag: &Option<FlagKey>| flag.as_ref().is_some_and(|flag| set.flag_killed(flag));
+    let any_killed = |flags: &[FlagKey]| flags.iter().any(|flag| set.flag_killed(flag));
     let facts = [
         (KillBits::EVERYTHING, set.everything_killed()),
         (KillBits::ROUTE, set.route_killed(route)),
@@ -100,6 +142,8 @@ fn write(word: &KillWord, set: &KillSet, no_state: bool, route: &RouteKey, uses:
         (KillBits::DUAL_RUN, flag_killed(&uses.dual_run)),
         (KillBits::SHADOW_MODE, flag_killed(&uses.shadow_mode)),
         (KillBits::NO_STATE, no_state),
+        (KillBits::ASKED_BY_FLAG, any_killed(&uses.asked_by_flag)),
+        (KillBits::ASKED_BY_OTHERS, any_killed(&uses.asked_by_others)),
     ];
     let set_bits = facts.into_iter().filter(|(_, is_set)| *is_set);
     let bits = set_bits.fold(KillBits::NONE, |bits, (bit, _)| bits.with(bit));
@@ -150,6 +194,19 @@ impl Switchboard {
         word
     }
 
+    /// The word of these flags, written for as long as anybody holds it.
+    pub fn flag_word(&self, flags: &Flags) -> Arc<FlagWord> {
+        let mut inner = self.lock();
+        let word = Arc::new(FlagWord {
+            keys: flags.iter().map(|(_, flag)| flag.key.clone()).collect(),
+            kills: ArcSwap::default(),
+        });
+        word.write(&inner.set, inner.no_state);
+        inner.flag_words.retain(|word| word.strong_count() > 0);
+        inner.flag_words.push(Arc::downgrade(&word));
+        word
+    }
+
     /// Changes the set; the words follow before this returns, and watchers are woken.
     pub fn change<T>(&self, change: impl FnOnce(&mut KillSet) -> T) -> T {
         let mut inner = self.lock();
@@ -180,5 +237,53 @@ impl Switchboard {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::flags::Flag;
+    use crate::engine::guard::KillTarget;
+    use crate::engine::vocab::Revision;
+
+    fn key(text: &str) -> FlagKey {
+        FlagKey::parse(text).expect("a key")
+    }
+
+    #[test]
+    fn kill_of_a_flag_reaches_whoever_asks_it_in_turn_before_the_kill_returns() {
+        let board = Switchboard::default();
+        let flags = Flags::new(
+            vec![Flag::unknown(key("base")), Flag::unknown(key("f"))],
+            true,
+            Revision(1),
+        );
+        let base = flags.find("base").expect("a flag");
+        let flag_word = board.flag_word(&flags);
+        let uses = Uses {
+            flag: Some(key("f")),
+            asked_by_flag: vec![key("base")],
+            ..Uses::default()
+        };
+        let route = RouteKey::parse("r").expect("a key");
+        let word = board.word(&route, uses);
+        assert_eq!((word.bits(), flag_word.load().has(base)), (KillBits::NONE, false));
+
+        let flag = KillTarget::Flag(key("base"));
+        board.change(|set| set.kill(flag.clone(), "test", "somebody", 1));
+        assert_eq!(
+            (word.bits(), flag_word.load().has(base)),
+            (KillBits::ASKED_BY_FLAG, true)
+        );
+        assert!(
+            board.flag_word(&flags).load().has(base),
+            "a later ruleset sees it from its first request on"
+        );
+
+        board.change(|set| set.rearm(&flag, "test", "somebody", 2));
+        assert_eq!((word.bits(), flag_word.load().has(base)), (KillBits::NONE, false));
+        board.state_unreadable();
+        assert!(flag_word.load().everything(), "nobody knows what was killed");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::backend::Backend;
-use super::kills::KillWord;
+use super::kills::{FlagWord, KillWord};
 use super::tally::{FlagTally, RouteTally};
 use crate::engine::ruleset::{RouteIndex, Ruleset};
 use crate::engine::vocab::{RouteKey, Side};
@@ -91,6 +91,8 @@ pub struct Access {
 pub struct Snapshot {
     /// The compiled rules.
     pub rules: Ruleset,
+    /// What is killed of the flags of `rules`.
+    pub flag_kills: Arc<FlagWord>,
     /// One per route of `rules`, in its order.
     pub routes: Vec<Arc<LiveRoute>>,
     /// For requests that no route takes: legacy, uncopied.

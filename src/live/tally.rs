@@ -317,6 +317,7 @@ impl Label for Side {
 impl Label for Reason {
     const ALL: &'static [Self] = &[
         Reason::Allowlist,
+        Reason::BetaUser,
         Reason::Constant,
         Reason::Default,
         Reason::Denylist,
@@ -331,8 +332,11 @@ impl Label for Reason {
         Reason::NotAllowlisted,
         Reason::Percent,
         Reason::PercentMiss,
+        Reason::Prerequisite,
         Reason::Schedule,
+        Reason::Split,
         Reason::SystemDisabled,
+        Reason::Targeting,
     ];
     fn index(self) -> usize {
         self as usize
@@ -543,7 +547,7 @@ mod tests {
         check::<Failover, 3>();
         check::<NotCompared, 4>();
         check::<Unidentified, { Unidentified::COUNT }>();
-        check::<Reason, 17>();
+        check::<Reason, 21>();
         check::<StatusClass, 6>();
     }
 

@@ -26,13 +26,17 @@ use super::shadow::{self, Bounds};
 use super::stage::{Origin, Stage, Upgrade, Worker};
 use super::tunnel;
 use super::wants::Wants;
-use crate::engine::decide::{self, CopyTo, Decision, Skip, WithoutIdentity};
+use crate::engine::decide::{self, CopyTo, Decision, KillBits, Skip, WithoutIdentity};
+use crate::engine::flags::{FlagKills, NoAttributes};
 use crate::engine::identity::{Extraction, RequestView, Subjects};
 use crate::engine::ruleset::Route;
 use crate::engine::vocab::{ExchangeId, Side, SubjectHash};
 use crate::live::budget::Hold;
 use crate::live::snapshot::Snapshot;
 use crate::live::tally::{Made, Skipped, Unidentified, WorkerTally};
+
+/// The kills that only an evaluation can tell the effect of: of flags that a route's flags ask in turn.
+const ASKED_IN_TURN: KillBits = KillBits::ASKED_BY_FLAG.with(KillBits::ASKED_BY_OTHERS);
 
 /// A request's body as far as it has come.
 enum Arrived {
@@ -159,12 +163,16 @@ async fn answer(
         .as_ref()
         .filter(|all| all.len() == 1)
         .map(|one| worker.live.hash(one.first()));
+    let kills = word.bits();
+    let flag_kills = kills.has(ASKED_IN_TURN).then(|| snapshot.flag_kills.load());
     let asked = decide::Request {
         method: &head.method,
         subjects: all(),
         tenant: tenant.as_ref().map(Subjects::first),
         exchange: id,
-        kills: word.bits(),
+        attributes: &NoAttributes,
+        kills,
+        flag_kills: flag_kills.as_deref().map_or(FlagKills::NONE, |kills| kills),
         held: word.holds_any() && all().any(|subject| word.holds(worker.live.hash(subject))),
         now: crate::live::now(),
     };
@@ -176,6 +184,7 @@ async fn answer(
     }
     stage.book(rules, &asked, &decision, hash);
     drop(asked);
+    drop(flag_kills);
     stage.prepare(&mut head.headers, &wants);
     if let Ok(value) = HeaderValue::from_bytes(&id.to_hex()) {
         head.headers.insert(forward::EXCHANGE, value);

@@ -38,6 +38,7 @@ const SPREAD_MS: u64 = 1_000;
 const LIVE_ON_LEGACY: KillBits = KillBits::EVERYTHING
     .with(KillBits::ROUTE)
     .with(KillBits::FLAG)
+    .with(KillBits::ASKED_BY_FLAG)
     .with(KillBits::NO_STATE);
 
 /// The protocols that a request offers to change to, as they are offered to a backend; `None` if there is none.

@@ -10,7 +10,7 @@ use std::path::Path;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use understudy::engine::compare::{self, Answer, Body, Comparison, Headers, Pattern, Rules, Verdict};
 use understudy::engine::decide::Copies;
-use understudy::engine::flags::{Asked, evaluate};
+use understudy::engine::flags::{Asked, Flags};
 use understudy::engine::identity::{
     Entry, Extraction, Keying, Nobody, Plan, Pointer, RequestView, SUBJECT_COUNT_LIMIT, Source,
 };
@@ -71,33 +71,21 @@ pub fn rules(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Some(rules) = ruleset(text) else { return };
     let again = ruleset(text).expect("taken once");
-    for ((_, flag), (_, same)) in rules.flags().iter().zip(again.flags().iter()) {
+    let all_off = Flags::new(
+        rules.flags().iter().map(|(_, flag)| flag.clone()).collect(),
+        false,
+        Revision(1),
+    );
+    for ((at, flag), (_, same)) in rules.flags().iter().zip(again.flags().iter()) {
         assert_eq!(flag.key, same.key);
         for subject in [None, Some(""), Some("anna"), Some("447700900123")] {
             for unix_ms in [0, 1_800_000_000_000, i64::MAX] {
-                let asked = Asked {
-                    subject,
-                    unix_ms,
-                    killed: false,
-                    system_enabled: true,
-                };
-                let told = evaluate(flag, &asked);
-                assert_eq!(format!("{told:?}"), format!("{:?}", evaluate(same, &asked)));
-                assert!(
-                    !evaluate(flag, &Asked { killed: true, ..asked }).enabled,
-                    "on although killed"
-                );
-                assert!(
-                    !evaluate(
-                        flag,
-                        &Asked {
-                            system_enabled: false,
-                            ..asked
-                        }
-                    )
-                    .enabled,
-                    "on although all are off"
-                );
+                let asked = Asked::new(subject, unix_ms);
+                let told = rules.flags().evaluate(at, &asked);
+                assert_eq!(format!("{told:?}"), format!("{:?}", again.flags().answer(same, &asked)));
+                let killed = Asked { killed: true, ..asked };
+                assert!(!rules.flags().evaluate(at, &killed).enabled, "on although killed");
+                assert!(!all_off.evaluate(at, &asked).enabled, "on although all are off");
             }
         }
     }

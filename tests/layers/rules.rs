@@ -44,7 +44,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
 
 /// The inside of `engine`, from left to right: a room may import any room of an earlier group, and no other.
 pub const ENGINE_GROUPS: &[&[&str]] = &[
-    &["vocab", "stats"],
+    &["number", "stats", "vocab"],
     &["identity", "flags", "compare", "guard", "experiment"],
     &["batch", "effects", "decide", "rollout", "triage", "readiness"],
     &["pairing", "ruleset"],
@@ -125,6 +125,14 @@ pub const WIRE_FORMATS: &[(&str, &str)] = &[
     (
         "engine/explain.rs",
         "the record of an explanation, the same for every caller",
+    ),
+    (
+        "engine/flags/attributes.rs",
+        "the attributes of an evaluation, as every caller gives them",
+    ),
+    (
+        "engine/flags/variants.rs",
+        "what a flag comes to, the same for every caller",
     ),
     (
         "engine/guard/trip.rs",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config;
+use crate::engine::flags::FlagKills;
 use crate::engine::ruleset::document::Document;
 use crate::engine::ruleset::problem::Problems;
 use crate::engine::ruleset::{Input, compile};
@@ -46,7 +47,7 @@ fn told_with(route: &str, features: &str, variables: &[(&str, &str)], kills: Kil
     })
     .expect("rules");
     let route = rules.routes().next().expect("a route").1;
-    serves(&rules, route, kills, NOW_MS)
+    serves(&rules, route, kills, FlagKills::NONE, NOW_MS)
 }
 
 fn line(serves: &Serves) -> String {

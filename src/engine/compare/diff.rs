@@ -10,11 +10,11 @@
 use std::borrow::Cow;
 
 use super::json::{Kind as Json, Text, Tree, Value};
-use super::number;
 use super::path::{Cursor, Place, Step};
 use super::report::Report;
 use super::sample::Sample;
 use super::verdict::{Kind, Severity};
+use crate::engine::number;
 
 /// Compares two documents.
 pub(super) fn documents(report: &mut Report<'_>, legacy: &Tree<'_>, new: &Tree<'_>) {

@@ -31,7 +31,7 @@ mod aspect;
 mod diff;
 mod findings;
 mod json;
-mod number;
+
 mod path;
 mod report;
 mod rules;

@@ -4,7 +4,7 @@
 
 use http::Method;
 
-use crate::engine::flags::{FlagRef, Threshold};
+use crate::engine::flags::{Attributes, FlagKills, FlagRef, Threshold};
 use crate::engine::vocab::{ExchangeId, Now};
 
 /// What a backend may be sent beside the requests that it serves.
@@ -104,6 +104,10 @@ impl KillBits {
     pub const SHADOW_MODE: Self = Self(1 << 5);
     /// Nobody knows what was killed: the state could not be read.
     pub const NO_STATE: Self = Self(1 << 6);
+    /// A kill of a flag that the route's `flag` asks in turn, however far off.
+    pub const ASKED_BY_FLAG: Self = Self(1 << 7);
+    /// A kill of a flag that `shadow`, `dual_run` or `shadow_mode` asks in turn.
+    pub const ASKED_BY_OTHERS: Self = Self(1 << 8);
 
     /// The word, for an atomic.
     #[must_use]
@@ -114,7 +118,7 @@ impl KillBits {
     /// The kills in such a word; bits without a meaning are dropped.
     #[must_use]
     pub const fn from_bits(bits: u32) -> Self {
-        Self(bits & ((1 << 7) - 1))
+        Self(bits & ((1 << 9) - 1))
     }
 
     /// Both together.
@@ -141,8 +145,12 @@ pub struct Request<'a, S> {
     pub tenant: Option<&'a str>,
     /// Its exchange.
     pub exchange: ExchangeId,
+    /// What else is known of it, for targeting rules.
+    pub attributes: &'a dyn Attributes,
     /// The kills that concern its route.
     pub kills: KillBits,
+    /// The kills of the flags that its route's flags ask in turn; needed where [`KillBits`] say that there are any.
+    pub flag_kills: &'a FlagKills,
     /// Whether one of its subjects is held on this route.
     pub held: bool,
     /// When it came.

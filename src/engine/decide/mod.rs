@@ -11,8 +11,7 @@ use std::fmt::Write;
 
 use http::Method;
 
-use crate::engine::flags::evaluate::evaluate_for_everybody;
-use crate::engine::flags::{Asked, Bucket, Evaluation, FlagRef, Flags, Threshold, evaluate};
+use crate::engine::flags::{Asked, Attributes, Bucket, Evaluation, FlagKills, FlagRef, Flags, Threshold};
 use crate::engine::vocab::{ExchangeId, Reason, Revision, Side};
 
 pub use asked::{Ask, Copies, KillBits, Policy, Request, WhenKilled, WithoutIdentity};
@@ -136,13 +135,7 @@ where
             shadow_mode_assumed: false,
         };
     }
-    let walk = Walk {
-        flags,
-        policy,
-        kills: request.kills,
-        held: request.held,
-        unix_ms: request.now.unix_ms,
-    };
+    let walk = Walk::new(flags, policy, request);
     let mut subjects = request.subjects.clone();
     let Some(first) = subjects.next() else {
         let subject = if policy.without_identity == WithoutIdentity::Tenant {
@@ -175,13 +168,7 @@ where
 /// The flags that one subject of a request has asked, for the log line of that subject alone.
 #[must_use]
 pub fn checks<'a, S>(flags: &Flags, policy: &Policy, request: &Request<'a, S>, subject: &str) -> Checks {
-    let walk = Walk {
-        flags,
-        policy,
-        kills: request.kills,
-        held: request.held,
-        unix_ms: request.now.unix_ms,
-    };
+    let walk = Walk::new(flags, policy, request);
     if request.kills.has(KillBits::NO_STATE) {
         Checks::default()
     } else {
@@ -194,6 +181,8 @@ struct Walk<'r> {
     flags: &'r Flags,
     policy: &'r Policy,
     kills: KillBits,
+    flag_kills: &'r FlagKills,
+    attributes: &'r dyn Attributes,
     held: bool,
     unix_ms: i64,
 }
@@ -253,7 +242,19 @@ impl From<Evaluation> for Answer {
     }
 }
 
-impl Walk<'_> {
+impl<'r> Walk<'r> {
+    const fn new<S>(flags: &'r Flags, policy: &'r Policy, request: &Request<'r, S>) -> Self {
+        Self {
+            flags,
+            policy,
+            kills: request.kills,
+            flag_kills: request.flag_kills,
+            attributes: request.attributes,
+            held: request.held,
+            unix_ms: request.now.unix_ms,
+        }
+    }
+
     fn part(&self, subject: Option<&str>) -> Part {
         let policy = self.policy;
         let mut checks = Checks::default();
@@ -310,7 +311,7 @@ impl Walk<'_> {
             Ask::Flag(at) => match self.flags.at(at) {
                 Some(flag) => {
                     flag.advance(self.unix_ms);
-                    evaluate(flag, &self.asked(killed, subject)).into()
+                    self.flags.answer(flag, &self.asked(killed, subject)).into()
                 }
                 None => Answer::off(Reason::FlagNotFound),
             },
@@ -330,12 +331,16 @@ impl Walk<'_> {
         }
     }
 
-    const fn asked<'s>(&self, killed: bool, subject: Option<&'s str>) -> Asked<'s> {
+    const fn asked<'s>(&self, killed: bool, subject: Option<&'s str>) -> Asked<'s>
+    where
+        'r: 's,
+    {
         Asked {
             subject,
+            attributes: self.attributes,
             unix_ms: self.unix_ms,
             killed,
-            system_enabled: self.flags.system_enabled(),
+            kills: self.flag_kills,
         }
     }
 
@@ -351,7 +356,7 @@ impl Walk<'_> {
         }
         let Ask::Flag(at) = self.policy.flag else { return own };
         let asked = self.asked(self.kills.has(KillBits::EVERYTHING.with(KillBits::FLAG)), None);
-        let for_everybody = self.flags.at(at).and_then(|flag| evaluate_for_everybody(flag, &asked));
+        let for_everybody = self.flags.evaluate_for_everybody(at, &asked);
         for_everybody.map_or(own, Answer::from)
     }
 
@@ -369,7 +374,12 @@ impl Walk<'_> {
         // Only somebody who meant this flag, here and now, can make subjects live.
         let assumed = matches!(
             answer.reason,
-            Reason::Killed | Reason::FlagNotFound | Reason::SystemDisabled | Reason::Environment | Reason::Schedule
+            Reason::Killed
+                | Reason::FlagNotFound
+                | Reason::SystemDisabled
+                | Reason::Environment
+                | Reason::Schedule
+                | Reason::Prerequisite
         );
         (by_flag || answer.enabled || assumed, assumed && !by_flag)
     }

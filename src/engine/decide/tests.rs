@@ -4,10 +4,10 @@ use http::Method;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::flags::Flag;
 use crate::engine::flags::model::Percent;
 use crate::engine::flags::schedule::Period;
 use crate::engine::flags::subjects::SubjectSet;
+use crate::engine::flags::{Flag, NoAttributes};
 use crate::engine::vocab::{FlagKey, Now};
 use std::time::Duration;
 
@@ -133,7 +133,9 @@ impl Scene {
             subjects: subjects.iter().copied(),
             tenant: self.tenant,
             exchange,
+            attributes: &NoAttributes,
             kills: self.kills,
+            flag_kills: FlagKills::NONE,
             held: self.held,
             now: NOW,
         };
@@ -576,7 +578,9 @@ fn each_subject_of_a_mixed_body_has_its_own_checks() {
         subjects: ["a", "b"].into_iter(),
         tenant: None,
         exchange: ExchangeId(1),
+        attributes: &NoAttributes,
         kills: KillBits::NONE,
+        flag_kills: FlagKills::NONE,
         held: false,
         now: NOW,
     };

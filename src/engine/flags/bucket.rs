@@ -183,6 +183,19 @@ impl Bucket {
     }
 }
 
+/// Where a subject stands along the weights of a flag's variants: 0 to 999,999. Another number than the bucket, so that
+/// who takes part and who gets which variant are independent.
+#[must_use]
+pub fn variant_position(subject: &str, name: &str) -> u32 {
+    position_of_hash(hash(subject.as_bytes(), name.as_bytes()))
+}
+
+/// The position that belongs to a hash: whole basis points are those of `hash % 10,000`.
+const fn position_of_hash(hash: u64) -> u32 {
+    // Both terms are bounded by the remainders: 9,999 * 100 + 99 is the largest.
+    ((hash % 10_000) * 100 + (hash / 10_000) % 100) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,17 +2,25 @@
 //!
 //! Pure. `ruleset` compiles flags from their layers; `decide` asks them; `explain` shows the walk.
 
+pub mod attributes;
 pub mod bucket;
 pub mod evaluate;
+pub mod kills;
 pub mod model;
 pub mod schedule;
 pub mod subjects;
+pub mod variants;
+
+use std::collections::BTreeSet;
 
 use crate::engine::vocab::Revision;
 
+pub use attributes::{Attribute, Attributes, Context, NoAttributes};
 pub use bucket::{Bucket, Threshold};
-pub use evaluate::{Asked, Evaluation, Line, evaluate};
+pub use evaluate::{Asked, Evaluation, Line};
+pub use kills::FlagKills;
 pub use model::Flag;
+pub use variants::{FlagValue, VariantIndex};
 
 /// A flag's position in the [`Flags`] that it was found in; means nothing to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,11 +52,58 @@ impl Flags {
         list.dedup_by(|a, b| a.key == b.key);
         // A reference is 32 bits wide; so many flags do not fit into memory.
         list.truncate(u32::MAX as usize);
-        Self {
+        let mut flags = Self {
             list: list.into(),
             system_enabled,
             revision,
+        };
+        flags.resolve();
+        flags
+    }
+
+    /// Looks up the flags that others ask.
+    fn resolve(&mut self) {
+        for at in 0..self.list.len() {
+            let asked: Vec<Option<FlagRef>> = self.list[at]
+                .prerequisites
+                .iter()
+                .map(|asked| self.find(asked.flag.as_str()))
+                .collect();
+            for (asked, found) in self.list[at].prerequisites.iter_mut().zip(asked) {
+                asked.at = found;
+            }
         }
+    }
+
+    /// The flags that this one asks, and those that these ask in turn: whose kills change its answer. Sorted, each once.
+    #[must_use]
+    pub fn asked_by(&self, at: FlagRef) -> Vec<FlagRef> {
+        let mut found = BTreeSet::new();
+        let mut open = vec![at];
+        while let Some(flag) = open.pop().and_then(|at| self.at(at)) {
+            let next = flag.prerequisites.iter().filter_map(|asked| asked.at);
+            open.extend(next.filter(|at| found.insert(*at)));
+        }
+        found.into_iter().collect()
+    }
+
+    /// The flag's answer. Of a position of other flags: off, unknown.
+    #[must_use]
+    pub fn evaluate(&self, at: FlagRef, asked: &Asked<'_>) -> Evaluation {
+        self.at(at)
+            .map_or(Evaluation::UNKNOWN, |flag| evaluate::evaluate(self, flag, asked))
+    }
+
+    /// The answer of a flag that need not be among these; the flags that it asks are.
+    #[must_use]
+    pub fn answer(&self, flag: &Flag, asked: &Asked<'_>) -> Evaluation {
+        evaluate::evaluate(self, flag, asked)
+    }
+
+    /// The answer that every subject gets, if it is on for every one of them.
+    #[must_use]
+    pub fn evaluate_for_everybody(&self, at: FlagRef, asked: &Asked<'_>) -> Option<Evaluation> {
+        evaluate::for_everybody(self, self.at(at)?, asked)
     }
 
     /// The flag of this key.

@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::FlagRef;
 use super::bucket::{Bucket, Threshold};
 use super::schedule::{Mark, Period, Ramp};
 use super::subjects::SubjectSet;
+use super::variants::Variants;
 use crate::engine::vocab::FlagKey;
 
 /// What a flag is, as its file says.
@@ -152,10 +154,14 @@ pub enum Member {
     StartDate,
     EndDate,
     GradualIncrement,
+    Prerequisites,
     Denylist,
     Allowlist,
+    BetaUsers,
+    Rules,
     Percentage,
     Cohort,
+    Variants,
     Default,
     ShadowMode,
 }
@@ -179,10 +185,14 @@ impl Member {
             Self::StartDate => "start_date",
             Self::EndDate => "end_date",
             Self::GradualIncrement => "gradual_increment",
+            Self::Prerequisites => "prerequisites",
             Self::Denylist => "denylist",
             Self::Allowlist => "allowlist",
+            Self::BetaUsers => "beta_users",
+            Self::Rules => "rules",
             Self::Percentage => "percentage",
             Self::Cohort => "cohort",
+            Self::Variants => "variants",
             Self::Default => "default",
             Self::ShadowMode => "shadow_mode",
         }
@@ -232,6 +242,26 @@ impl Percent {
     }
 }
 
+/// Another flag that has to answer in a certain way before this one may be on.
+#[derive(Clone, Debug)]
+pub struct Prerequisite {
+    /// The other flag.
+    pub flag: FlagKey,
+    /// Its position; looked up by [`Flags::new`](super::Flags::new).
+    pub at: Option<FlagRef>,
+    /// What it has to answer.
+    pub wanted: Wanted,
+}
+
+/// What a prerequisite has to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// On, or off.
+    Enabled(bool),
+    /// On, with this variant.
+    Variant(Box<str>),
+}
+
 /// One compiled flag.
 #[derive(Clone, Debug)]
 pub struct Flag {
@@ -249,15 +279,21 @@ pub struct Flag {
     pub listed_here: bool,
     /// When it is valid; of a gradual flag always.
     pub period: Period,
+    /// The flags that it asks before anything else.
+    pub prerequisites: Box<[Prerequisite]>,
     /// Who never is on the new path.
     pub denylist: Option<SubjectSet>,
     /// Who alone is on the new path; an empty list is nobody.
     pub allowlist: Option<SubjectSet>,
+    /// Who is on before any rule is asked.
+    pub beta_users: Option<SubjectSet>,
     /// The share that is on the new path.
     pub percent: Option<Percent>,
     /// Replaces the key in the hash, to give several flags the same people.
     pub cohort: Option<FlagKey>,
-    /// What holds when nothing else decided.
+    /// Between what it chooses; `None` is on and off.
+    pub variants: Option<Box<Variants>>,
+    /// What holds when nothing else decided; of a flag with variants never asked.
     pub default: bool,
     /// Whether those for whom the flag is on are only copied to the new path.
     pub shadow_mode: Option<bool>,
@@ -279,10 +315,13 @@ impl Flag {
             enabled: None,
             listed_here: true,
             period: Period::default(),
+            prerequisites: Box::default(),
             denylist: None,
             allowlist: None,
+            beta_users: None,
             percent: None,
             cohort: None,
+            variants: None,
             default: false,
             shadow_mode: None,
             about: Box::default(),
@@ -293,7 +332,13 @@ impl Flag {
     /// Where the bucket rule puts a subject.
     #[must_use]
     pub fn bucket(&self, subject: &str) -> Bucket {
-        Bucket::of(subject, self.cohort.as_ref().unwrap_or(&self.key).as_str())
+        Bucket::of(subject, self.hash_name())
+    }
+
+    /// What follows the subject in the hash: the cohort, or the key.
+    #[must_use]
+    pub fn hash_name(&self) -> &str {
+        self.cohort.as_ref().unwrap_or(&self.key).as_str()
     }
 
     /// Where the value of a member comes from.

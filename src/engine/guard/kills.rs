@@ -167,6 +167,11 @@ impl KillSet {
         self.flags.get(flag).is_some_and(|kill| kill.killed)
     }
 
+    /// The flags that are killed themselves.
+    pub fn killed_flags(&self) -> impl Iterator<Item = &FlagKey> {
+        self.flags.iter().filter(|(_, kill)| kill.killed).map(|(flag, _)| flag)
+    }
+
     /// Is this route itself killed.
     #[must_use]
     pub fn route_killed(&self, route: &RouteKey) -> bool {

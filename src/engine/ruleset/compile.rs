@@ -272,10 +272,13 @@ impl Known<'_> {
                 .as_ref()
                 .is_none_or(|list| list.iter().any(|name| name == self.environment)),
             period: dates,
+            prerequisites: Box::default(),
             denylist: value(members.denylist),
             allowlist: value(members.allowlist),
+            beta_users: None,
             percent,
             cohort: value(members.cohort),
+            variants: None,
             default: value(members.default).unwrap_or(false),
             shadow_mode: value(members.shadow_mode),
             about: Box::new(About {

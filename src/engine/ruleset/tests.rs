@@ -13,7 +13,7 @@ use super::*;
 use crate::engine::decide::{CopyTo, KillBits};
 use crate::engine::explain;
 use crate::engine::flags::model::{FlagType, Member, Percent};
-use crate::engine::flags::{Asked, Bucket, Threshold};
+use crate::engine::flags::{Asked, Bucket, FlagKills, NoAttributes, Threshold};
 use crate::engine::vocab::{ExchangeId, Now, Side};
 use crate::engine::{compare, guard, identity};
 
@@ -151,18 +151,13 @@ fn one(members: &str) -> String {
     format!("features:\n  f: {{ {members} }}\n")
 }
 
-fn asked<'a>(rules: &Ruleset, subject: Option<&'a str>, unix_ms: i64) -> Asked<'a> {
-    Asked {
-        subject,
-        unix_ms,
-        killed: false,
-        system_enabled: rules.flags().system_enabled(),
-    }
+fn asked(subject: Option<&str>, unix_ms: i64) -> Asked<'_> {
+    Asked::new(subject, unix_ms)
 }
 
 /// `on` or `off` and the reason.
 fn answer(rules: &Ruleset, flag: &str, subject: &str) -> String {
-    let record = explain::record(rules.flags(), flag, &asked(rules, Some(subject), NOW_MS));
+    let record = explain::record(rules.flags(), flag, &asked(Some(subject), NOW_MS));
     format!("{} {}", record.variant, record.reason)
 }
 
@@ -190,13 +185,13 @@ fn evaluation_agrees_with_every_case_of_the_specification() {
                 .or_else(|| case["at"].as_str())
                 .and_then(Instant::parse)
                 .unwrap();
-            let asked = asked(&rules, ask["subject"].as_str(), at.0);
+            let asked = asked(ask["subject"].as_str(), at.0);
             let record = explain::record(rules.flags(), ask["flag"].as_str().unwrap(), &asked);
             let found = serde_json::to_value(&record).unwrap();
             for member in ["flag", "value", "reason", "bucket", "origin"] {
                 assert_eq!(found[member], ask[member], "{about}: {member} of {ask}");
             }
-            assert_eq!(found["variant"], if record.value { "on" } else { "off" });
+            assert_eq!(found["variant"], record.variant);
             assert_eq!(found["rule"], Json::Null);
         }
     }
@@ -396,11 +391,7 @@ fn c15_all_spellings_work_and_a_folding_collision_is_refused() {
 fn c19_the_flag_hashes_subject_then_key() {
     let file = "features: { new_ui_enabled: { type: percentage, percentage: 30 } }";
     let rules = World::new(file, &[]).rules();
-    let record = explain::record(
-        rules.flags(),
-        "new_ui_enabled",
-        &asked(&rules, Some("33639980123"), NOW_MS),
-    );
+    let record = explain::record(rules.flags(), "new_ui_enabled", &asked(Some("33639980123"), NOW_MS));
     assert_eq!(
         record.bucket,
         Some(Bucket::of("33639980123", "new_ui_enabled").number())
@@ -443,7 +434,9 @@ fn decided(rules: &Ruleset, subject: &str) -> String {
             subjects: std::iter::once(subject),
             tenant: None,
             exchange: ExchangeId(1),
+            attributes: &NoAttributes,
             kills: KillBits::NONE,
+            flag_kills: FlagKills::NONE,
             held: false,
             now: Now {
                 monotonic: std::time::Duration::ZERO,
@@ -905,7 +898,7 @@ fn gradual_flag_keeps_what_it_reached_when_the_clock_jumps_back() {
     let file = one(RAMP);
     let rules = World::new(&*file, &[]).rules();
     assert_eq!(reached(&rules, NOW_MS - 4 * DAY_MS), "50");
-    let asked = asked(&rules, Some("user_0"), NOW_MS - 9 * DAY_MS);
+    let asked = asked(Some("user_0"), NOW_MS - 9 * DAY_MS);
     let story = explain::explain(&rules, &key("f"), &asked);
     assert_eq!(story.threshold, Some(500_000));
 }
@@ -941,7 +934,9 @@ fn deciding_takes_note_of_what_a_gradual_flag_reached() {
         subjects: std::iter::once("user_0"),
         tenant: None,
         exchange: ExchangeId(1),
+        attributes: &NoAttributes,
         kills: KillBits::NONE,
+        flag_kills: FlagKills::NONE,
         held: false,
         now: Now {
             monotonic: std::time::Duration::ZERO,
@@ -1001,7 +996,7 @@ proptest! {
         }
         if let Ok((rules, _)) = world.compile() {
             for (_, flag) in rules.flags().iter() {
-                let asked = asked(&rules, Some("s"), NOW_MS);
+                let asked = asked(Some("s"), NOW_MS);
                 let story = explain::explain(&rules, &flag.key, &asked);
                 prop_assert!(story.steps.last().is_some_and(|step| step.decided && step.line == story.line));
             }

@@ -1,9 +1,12 @@
 //! Numbers by their exact decimal value, whatever their spelling.
 //!
-//! Pure. In: two numbers as RFC 8259 spells them. Out: whether they are equal, exactly or within a relative tolerance.
+//! Pure. In: two numbers as RFC 8259 spells them. Out: whether they are equal, exactly or within a relative tolerance, or
+//! which is larger.
 //! Nothing is converted to binary unless a tolerance asks for it: `9007199254740993` differs from `9007199254740992`,
 //! `1e400` from `1e401`, while `1`, `1.0`, `1e0` and `10e-1` are one value, as are `0`, `-0` and `0e9`. Time is linear in
 //! the spelling and nothing is allocated, however large an exponent is.
+
+use std::cmp::Ordering;
 
 /// A number that is not zero: `0.DIGITS * 10^point`, digits without zeros at either end.
 struct Decimal<'a> {
@@ -89,7 +92,8 @@ impl Decimal<'_> {
 /// Both spell the same decimal value.
 ///
 /// Exact for every exponent below 10^30 in magnitude; beyond, two spellings are equal only if they are identical.
-pub(super) fn equal(a: &str, b: &str) -> bool {
+#[must_use]
+pub fn equal(a: &str, b: &str) -> bool {
     if a == b {
         return true;
     }
@@ -100,11 +104,47 @@ pub(super) fn equal(a: &str, b: &str) -> bool {
     }
 }
 
+/// Which of two numbers is larger by its decimal value; `None` where an exponent is beyond calculation.
+#[must_use]
+pub fn compare(a: &str, b: &str) -> Option<Ordering> {
+    let (a, b) = (read(a), read(b));
+    let sign = |read: &Read<'_>| match read {
+        Read::Zero => Some(0),
+        Read::Number(number) => Some(if number.negative { -1 } else { 1 }),
+        Read::Beyond => None,
+    };
+    let by_sign = sign(&a)?.cmp(&sign(&b)?);
+    match (a, b) {
+        (Read::Number(a), Read::Number(b)) if by_sign == Ordering::Equal => {
+            let by_size = a.point.cmp(&b.point).then_with(|| a.digits().cmp(b.digits()));
+            Some(if a.negative { by_size.reverse() } else { by_size })
+        }
+        _ => Some(by_sign),
+    }
+}
+
+/// Whether a text is wholly a number: an optional sign, digits with at most one point, an optional exponent.
+///
+/// Leading zeros are no other number: `007` is 7.
+#[must_use]
+pub fn is_number(text: &str) -> bool {
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
+        None => (text, None),
+    };
+    let mantissa = mantissa.strip_prefix('-').unwrap_or(mantissa);
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let some = !(whole.is_empty() && fraction.is_empty());
+    some && digits(whole) && digits(fraction) && exponent.is_none_or(|text| !text.is_empty() && digits(text))
+}
+
 /// Two numbers differ by less than `tolerance` of the larger, and at least one of them is not a whole number.
 ///
 /// Whole numbers (by value, so `3.0` too) are ids, counts and cents: for them there is no tolerance. Neither is there
 /// one for what a binary64 cannot hold.
-pub(super) fn within(tolerance: f64, a: &str, b: &str) -> bool {
+#[must_use]
+pub fn within(tolerance: f64, a: &str, b: &str) -> bool {
     let fractional = |text| matches!(read(text), Read::Number(decimal) if !decimal.is_whole());
     if !(fractional(a) || fractional(b)) {
         return false;
@@ -157,6 +197,47 @@ mod tests {
             ("0.30000000000000004", "0.3"),
         ] {
             assert!(!equal(a, b) && !equal(b, a), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_ordered_by_their_value() {
+        let rising = [
+            "-1e400",
+            "-10",
+            "-9.5",
+            "-1",
+            "-0.1",
+            "0",
+            "1e-400",
+            "0.1",
+            "1",
+            "1.5",
+            "9",
+            "10",
+            "9007199254740992",
+            "9007199254740993",
+            "1e400",
+            "11e399",
+        ];
+        for (at, a) in rising.iter().enumerate() {
+            for (beside, b) in rising.iter().enumerate() {
+                assert_eq!(compare(a, b), Some(at.cmp(&beside)), "{a} {b}");
+            }
+        }
+        assert_eq!(compare("1.0", "10e-1"), Some(Ordering::Equal));
+        assert_eq!(compare(&format!("1e{}", "9".repeat(40)), "1"), None);
+    }
+
+    #[test]
+    fn a_number_is_one_from_end_to_end() {
+        for good in ["0", "-1", "007", "1.5", ".5", "5.", "1e3", "1E-3", "-0.0e+1"] {
+            assert!(is_number(good), "{good}");
+        }
+        for bad in [
+            "", "-", ".", "1 ", " 1", "1,5", "0x1", "1e", "e1", "1.2.3", "inf", "nan", "--1", "+1", "1e1.5",
+        ] {
+            assert!(!is_number(bad), "{bad}");
         }
     }
 
