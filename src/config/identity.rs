@@ -14,9 +14,6 @@ use crate::engine::ruleset::yaml::utf8;
 use super::raw::{self, Identity, Named};
 use super::{ReadFile, path_at, read_named};
 
-/// Wrong lines of one table that are told; who named the wrong file need not read all of it.
-const TOLD: usize = 1_000;
-
 /// The tables that a configuration names.
 #[derive(Debug, Default)]
 pub(super) struct Maps(BTreeMap<(PathBuf, Normalise), Option<Arc<Mapping>>>);
@@ -92,22 +89,13 @@ fn mapping(
         Ok(mapping) => return Some(mapping),
         Err(bad) => bad,
     };
-    for wrong in bad.iter().take(TOLD) {
+    for wrong in bad {
         let place = Place {
             file: Arc::clone(&file),
             line: wrong.line,
             column: wrong.column,
         };
         problems.problem(place, "", wrong.what.to_string(), wrong.what.remedy());
-    }
-    if let Some(next) = bad.get(TOLD) {
-        let place = Place {
-            file: Arc::clone(&file),
-            line: next.line,
-            column: next.column,
-        };
-        let what = format!("{} more lines are wrong from here on", bad.len() - TOLD);
-        problems.problem(place, "", what, "is it the right file?");
     }
     None
 }

@@ -406,12 +406,7 @@ fn every_wrong_line_of_a_table_is_told_with_what_else_is_wrong() {
             "u.yaml:14:85: the table `empty.csv` is empty. write lines `from,to`; a line `#` if nobody is known yet",
         ]
     );
-    let wrong: String = (0..1_500).map(|n| format!("{n}\n")).collect();
     let text = with_route("  - { name: a, match: {}, identity: [{ header: x, map: ids.csv }] }\n");
-    let list = load_text(&text, &[("ids.csv", &wrong)]).unwrap_err();
-    assert_eq!(list.len(), 1_001);
-    let last = "ids.csv:1001:1: 500 more lines are wrong from here on. is it the right file?";
-    assert_eq!(list[1_000].to_string(), last);
     let config = load_text(&text, &[("ids.csv", "1,a\n")]).unwrap().config;
     assert!(!config.routes[0].identity.is_empty());
 }
