@@ -36,6 +36,7 @@ fn route(n: usize, sample: Threshold) -> RouteSpec {
         tenant: identity::Plan::default(),
         without_identity: WithoutIdentity::Legacy,
         flag: Switch::Flag(flag, place),
+        when_off: None,
         shadow_mode: None,
         shadow,
         dual_run: Switch::Constant(true),

@@ -23,8 +23,9 @@ impl Maps {
     pub(super) fn read(routes: &[raw::Route], config: &Path, read_file: ReadFile<'_>, problems: &mut Problems) -> Self {
         let mut maps = Self::default();
         for (index, route) in routes.iter().enumerate() {
-            for (list, member) in [(&route.identity.value, "identity"), (&route.tenant.value, "tenant")] {
-                for source in list.0.iter().flat_map(|entry| entry.sources()) {
+            let lists = [("identity", &route.identity.value), ("tenant", &route.tenant.value)];
+            for (member, list) in lists {
+                for source in list.sources() {
                     let Some(named) = path_at(source.map.clone()) else {
                         continue;
                     };

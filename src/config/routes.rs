@@ -111,6 +111,7 @@ impl Check<'_> {
                 raw::WithoutIdentity::Tenant => decide::WithoutIdentity::Tenant,
             },
             flag: route.flag.value.0,
+            when_off: route.when_off.0,
             shadow_mode: route.shadow_mode.map(|switch| switch.0),
             shadow: shadow_spec(route.shadow.text),
             dual_run: route.dual_run.0,

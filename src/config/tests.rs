@@ -1,5 +1,6 @@
 //! What the configuration accepts, and every problem it is refused for, with its place and remedy.
 
+use http::HeaderValue;
 use proptest::prelude::*;
 
 use super::*;
@@ -247,7 +248,6 @@ routes:
   - name: a
     match: { path: /a }
     mixed: split
-    when_off: legacy
     attributes: {}
     idempotency: { key: { header: x } }
     compare: { arrays: { /items: { key: id } } }
@@ -272,13 +272,12 @@ routes:
             (12, 12),
             (13, 5),
             (14, 5),
-            (15, 5),
-            (16, 16),
-            (17, 5),
-            (19, 28),
-            (20, 48),
-            (21, 28),
-            (21, 40),
+            (15, 16),
+            (16, 5),
+            (18, 28),
+            (19, 48),
+            (20, 28),
+            (20, 40),
         ]
     );
     assert_eq!(
@@ -409,6 +408,46 @@ fn every_wrong_line_of_a_table_is_told_with_what_else_is_wrong() {
     let text = with_route("  - { name: a, match: {}, identity: [{ header: x, map: ids.csv }] }\n");
     let config = load_text(&text, &[("ids.csv", "1,a\n")]).unwrap().config;
     assert!(!config.routes[0].identity.is_empty());
+}
+
+#[test]
+fn reply_is_an_answer_that_can_be_sent() {
+    let with = |when_off: &str| with_route(&format!("  - {{ name: a, match: {{}}, when_off: {when_off} }}\n"));
+    assert_eq!(good(&with("legacy")).routes[0].when_off, None);
+    let config = good(&with("{ status: 404, body: '[]', headers: { X-Why: off } }"));
+    let reply = config.routes[0].when_off.as_ref().unwrap();
+    assert_eq!((reply.status.as_u16(), &*reply.body), (404, &b"[]"[..]));
+    assert_eq!(reply.headers.len(), 2);
+    assert_eq!(
+        (&reply.headers["x-why"], &reply.headers["content-type"]),
+        (
+            &HeaderValue::from_static("off"),
+            &HeaderValue::from_static("application/json")
+        )
+    );
+    refused(
+        &with("{ status: 204, body: x, headers: { Content-Length: 1, x-understudy-error: y } }"),
+        &[
+            "u.yaml:6:60: an answer of 204 has no body. remove it, or choose another status",
+            "u.yaml:6:74: the header `content-length` is not the configuration's to set. remove it",
+            "u.yaml:6:93: the header `x-understudy-error` is not the configuration's to set. remove it",
+        ],
+    );
+    refused(
+        &with("{ status: 101 }"),
+        &["u.yaml:6:49: expected a status from 200 to 599, found `101`. write three digits, such as 404"],
+    );
+    refused(
+        &with("new"),
+        &[
+            "u.yaml:6:39: expected `legacy` or an answer, found `new`. write `legacy`, or `{ status: 404, body: not here yet }`",
+        ],
+    );
+    let long = "x".repeat(65_537);
+    refused(
+        &with(&format!("{{ status: 200, body: {long} }}")),
+        &["u.yaml:6:60: this body has 65537 bytes, and may have 65536. shorten it, or have legacy answer"],
+    );
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn routes(page: &mut Page, routes: &Routes) {
     page.family(names::PUBLISH_FAILED);
     by_route(page, routes, names::PUBLISH_FAILED, |t| &t.published[1], &[]);
     page.family(names::DECISIONS);
-    by_label::<Reason, 17>(page, routes, names::DECISIONS, "reason", |t| &t.reasons, &[]);
+    by_label::<Reason, 21>(page, routes, names::DECISIONS, "reason", |t| &t.reasons, &[]);
     page.family(names::RESPONSES);
     for side in Side::BOTH {
         let side_label = [("side", side.as_str())];
@@ -162,7 +162,7 @@ fn routes(page: &mut Page, routes: &Routes) {
     page.family(names::COPIES_SKIPPED);
     for side in Side::BOTH {
         let name = names::COPIES_SKIPPED;
-        by_label::<Skipped, 12>(
+        by_label::<Skipped, 13>(
             page,
             routes,
             name,
@@ -199,7 +199,7 @@ fn routes(page: &mut Page, routes: &Routes) {
         &[],
     );
     page.family(names::ANSWERS_MADE);
-    by_label::<Made, 12>(page, routes, names::ANSWERS_MADE, "reason", |t| &t.made, &[]);
+    by_label::<Made, 13>(page, routes, names::ANSWERS_MADE, "reason", |t| &t.made, &[]);
 }
 
 fn flags(page: &mut Page, flags: &[(String, std::sync::Arc<[FlagTally]>)]) {

@@ -60,6 +60,8 @@ labels! {
         SampledOut = "sampled_out",
         /// The request asks to change the protocol.
         Upgrade = "upgrade",
+        /// No side serves the request: `when_off` answers it.
+        WhenOff = "when_off",
         /// The request came to this side by failover before its copy was sent.
         Withdrawn = "withdrawn",
     }
@@ -114,6 +116,8 @@ labels! {
         Timeout = "timeout",
         /// The trailers are over 64 KiB.
         TrailersTooLarge = "trailers_too_large",
+        /// The route's flag is off, and its `when_off` says what is answered.
+        WhenOff = "when_off",
     }
 }
 
@@ -462,7 +466,7 @@ pub struct RouteTally {
     /// Requests by the side that was to serve them.
     pub assigned: By<2>,
     /// Requests by the reason of the decision.
-    pub reasons: By<17>,
+    pub reasons: By<21>,
     /// Answers to clients by status class: legacy's, new's.
     pub answered: [By<6>; 2],
     /// Runs of new answered with 2xx (true) and all others.
@@ -476,9 +480,9 @@ pub struct RouteTally {
     /// Copies sent: to legacy, to new.
     pub copies: By<2>,
     /// Copies not sent: to legacy, to new.
-    pub skipped: [By<12>; 2],
+    pub skipped: [By<13>; 2],
     /// Answers that we made up.
-    pub made: By<12>,
+    pub made: By<13>,
     /// Tunnels ended: to legacy, to new.
     pub tunnels_ended: [By<5>; 2],
     /// Bytes through tunnels that have ended: from clients, to clients.
@@ -537,10 +541,10 @@ mod tests {
             let words: std::collections::BTreeSet<_> = L::ALL.iter().map(|l| l.label()).collect();
             assert_eq!(words.len(), N);
         }
-        check::<Skipped, 12>();
+        check::<Skipped, 13>();
         check::<TunnelEnd, 5>();
         check::<RunFailure, 8>();
-        check::<Made, 12>();
+        check::<Made, 13>();
         check::<ClientError, { ClientError::COUNT }>();
         check::<HandshakeError, 8>();
         check::<TlsVersion, 2>();

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::stage::{Stage, Worker};
 use crate::engine::decide::{Checks, Decision};
 use crate::engine::vocab::{ExchangeId, Reason, Side, SubjectHash};
+use crate::live::tally::{Label as _, Made};
 use crate::telemetry::clock;
 use crate::telemetry::logs::DECISIONS;
 
@@ -18,7 +19,9 @@ const TIMED: u64 = 1_024;
 pub(super) fn book(stage: &Stage<'_>, decision: &Decision) {
     let shard = stage.worker.shard;
     let tally = stage.route.tally(shard);
-    tally.assigned.add(decision.served);
+    if !decision.replied {
+        tally.assigned.add(decision.served);
+    }
     tally.reasons.add(decision.reason);
     for check in decision.checks.iter() {
         if let Some(flag) = stage.snapshot.flag_tallies.get(check.flag.index()) {
@@ -53,6 +56,11 @@ pub(super) fn log(
             hash.to_string()
         }
     });
+    let served_by = if decision.replied {
+        Made::WhenOff.label()
+    } else {
+        decision.served.as_str()
+    };
     let canonical = decision.served == Side::New || decision.copy == crate::engine::decide::CopyTo::To(Side::New);
     let policy = stage.rules.map(|rules| &rules.policy);
     for check in checks.iter() {
@@ -75,7 +83,7 @@ pub(super) fn log(
             shopper_id = shopper,
             reason = check.reason.as_str(),
             route,
-            served_by = decision.served.as_str(),
+            served_by,
             exchange,
             revision = decision.revision.0,
         );

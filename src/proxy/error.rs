@@ -25,6 +25,8 @@ impl Made {
             Made::Method => StatusCode::METHOD_NOT_ALLOWED,
             Made::Overload => StatusCode::SERVICE_UNAVAILABLE,
             Made::TargetTooLong => StatusCode::URI_TOO_LONG,
+            // Its route says it: see `Stage::reply`.
+            Made::WhenOff => StatusCode::NOT_FOUND,
         }
     }
 }

@@ -185,6 +185,12 @@ async fn answer(
     stage.book(rules, &asked, &decision, hash);
     drop(asked);
     drop(flag_kills);
+    if let (true, Some(reply)) = (decision.replied, &rules.spec.when_off) {
+        if let CopyTo::Skipped(side, why) = decision.copy {
+            route.tally(worker.shard).skipped[side.index()].add(Skipped::from(why));
+        }
+        return stage.reply(reply);
+    }
     stage.prepare(&mut head.headers, &wants);
     if let Ok(value) = HeaderValue::from_bytes(&id.to_hex()) {
         head.headers.insert(forward::EXCHANGE, value);
@@ -558,6 +564,7 @@ impl From<Skip> for Skipped {
             Skip::Method => Skipped::Method,
             Skip::NotDeclared => Skipped::NotDeclared,
             Skip::SampledOut => Skipped::SampledOut,
+            Skip::WhenOff => Skipped::WhenOff,
         }
     }
 }

@@ -3,12 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use http::header::HeaderValue;
 use http::{HeaderMap, Response};
 
 use super::answer::{Answer, Finish};
 use super::client::Turn;
 use super::clients::Clients;
 use super::error;
+use super::forward;
 use super::pair::{Facts, Pair};
 use super::patience::{Pace, Patience};
 use super::provenance::Provenance;
@@ -19,6 +21,7 @@ use super::sweep::Sweep;
 use super::tunnel::Tunnel;
 use super::upstream::Pool;
 use crate::engine::ruleset::Route;
+use crate::engine::ruleset::route::Reply;
 use crate::engine::vocab::ExchangeId;
 use crate::live::Live;
 use crate::live::snapshot::{LiveRoute, Snapshot};
@@ -161,6 +164,21 @@ impl Stage<'_> {
             self.worker.refusals.log(&self.origin.peer, made.label(), position);
         }
         error::answer(made).map(|body| Answer::Made(Some(body), Finish(Arc::clone(&self.origin.turn))))
+    }
+
+    /// Answers a request for which the route's flag is off, as its `when_off` says.
+    #[must_use]
+    pub fn reply(&self, reply: &Reply) -> Response<Answer> {
+        self.route.tally(self.worker.shard).made.add(Made::WhenOff);
+        let mut response = Response::new(reply.body.clone());
+        *response.status_mut() = reply.status;
+        response.headers_mut().clone_from(&reply.headers);
+        let reason = HeaderValue::from_static(Made::WhenOff.label());
+        response.headers_mut().insert(forward::ERROR, reason);
+        response.map(|body| {
+            let body = Some(body).filter(|body| !body.is_empty());
+            Answer::Made(body, Finish(Arc::clone(&self.origin.turn)))
+        })
     }
 
     /// The exchange that this request is.

@@ -41,3 +41,4 @@ mod tls_out;
 mod tunnels;
 mod two;
 mod verbs;
+mod when_off;

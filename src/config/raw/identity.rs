@@ -119,6 +119,11 @@ pub struct Named {
 }
 
 impl Identity {
+    /// Every source in it.
+    pub fn sources(&self) -> impl Iterator<Item = &Named> {
+        self.0.iter().flat_map(|entry| entry.value.sources())
+    }
+
     /// As the engine takes it, with what is done to the values of each source.
     #[must_use]
     pub fn entries(&self, keying: impl Fn(&Named) -> Keying) -> Vec<Entry> {
@@ -132,9 +137,7 @@ impl Identity {
 }
 
 impl Listed {
-    /// The sources in it.
-    #[must_use]
-    pub fn sources(&self) -> &[Named] {
+    fn sources(&self) -> &[Named] {
         match self {
             Self::All(sources) => sources,
             Self::One(source) => std::slice::from_ref(source),
@@ -142,9 +145,9 @@ impl Listed {
     }
 }
 
-impl Decode for Identity {
-    fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
-        let sources = Vec::<At<IdentitySource>>::decode(node, decoder)?;
+impl Identity {
+    /// These sources, if each is one and all together can be asked.
+    fn of(sources: Vec<At<IdentitySource>>, node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
         let mut entries = Vec::with_capacity(sources.len());
         let mut whole = true;
         for source in sources {
@@ -174,6 +177,13 @@ impl Decode for Identity {
         };
         let place = list.0.get(at).map(|entry| entry.place.clone());
         decoder.refuse_at(place.unwrap_or_else(|| decoder.place(node.mark)), error.to_string(), "")
+    }
+}
+
+impl Decode for Identity {
+    fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
+        let sources = Vec::decode(node, decoder)?;
+        Self::of(sources, node, decoder)
     }
 
     fn shape() -> Shape {

@@ -6,6 +6,7 @@ mod backend;
 mod budget;
 mod identity;
 mod listener;
+mod reply;
 mod route;
 pub(super) mod scalar;
 

@@ -14,6 +14,7 @@ use crate::engine::vocab::{FlagKey, RouteKey};
 
 use super::budget::Budget;
 use super::identity::Identity;
+use super::reply::WhenOff;
 use super::scalar::{Count, MethodName, PathPrefix, Percent, Share, Status, Timeout};
 
 record! {
@@ -31,6 +32,9 @@ record! {
         without_identity: At<WithoutIdentity> = "legacy",
         /// Who is served by the new path: a flag, or a constant.
         flag: At<Switch> = "false",
+        /// What those get for whom `flag` is off: `legacy`, or an answer of our own. Legacy serves all the same whenever
+        /// there is doubt: after a kill, for an unknown flag or shopper, in shadow mode.
+        when_off: WhenOff = "legacy",
         /// While it is on, those for whom `flag` is on are served by legacy and copied to the new path, and nobody else
         /// is copied.
         shadow_mode: Option<Switch>,
@@ -51,7 +55,7 @@ record! {
         /// Statuses that are no failure, such as 404 where looking up what is not there is daily business.
         ok: Vec<Status> = "[]",
     }
-    later: "attributes", "block", "idempotency", "twin", "when_off";
+    later: "attributes", "block", "idempotency", "twin";
 }
 
 record! {

@@ -63,6 +63,8 @@ pub enum Ask {
 pub struct Policy {
     /// Who is served by the new path.
     pub flag: Ask,
+    /// Whether those for whom it is off get an answer of our own.
+    pub replies_when_off: bool,
     /// Who is copied to the other side.
     pub shadow: Ask,
     /// Whose two answers are compared.

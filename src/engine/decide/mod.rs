@@ -27,11 +27,19 @@ pub enum Skip {
     NotDeclared,
     /// Not in the sampled share.
     SampledOut,
+    /// No side serves it, so there is nothing to copy.
+    WhenOff,
 }
 
 impl Skip {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Killed, Self::Method, Self::NotDeclared, Self::SampledOut];
+    pub const ALL: [Self; 5] = [
+        Self::Killed,
+        Self::Method,
+        Self::NotDeclared,
+        Self::SampledOut,
+        Self::WhenOff,
+    ];
 
     /// The word in metrics and logs.
     #[must_use]
@@ -41,6 +49,7 @@ impl Skip {
             Self::Method => "method",
             Self::NotDeclared => "not_declared",
             Self::SampledOut => "sampled_out",
+            Self::WhenOff => "when_off",
         }
     }
 }
@@ -96,8 +105,11 @@ impl Checks {
 /// What happens to a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Decision {
-    /// Whose answer the client gets.
+    /// Whose answer the client gets, unless `replied`.
     pub served: Side,
+    /// Whether neither side serves it: the route's `when_off` is an answer of our own, and its flag is off for everybody in
+    /// the request by a line that somebody meant. A kill, a doubt or shadow mode never is.
+    pub replied: bool,
     /// Why.
     pub reason: Reason,
     /// Whether chance alone put this subject on this side: its bucket was asked, and nothing else came between.
@@ -125,6 +137,7 @@ where
     if request.kills.has(KillBits::NO_STATE) {
         return Decision {
             served: Side::Legacy,
+            replied: false,
             reason: Reason::NoState,
             by_percent: false,
             copy: CopyTo::Nobody,
@@ -192,6 +205,8 @@ struct Walk<'r> {
 struct Part {
     served: Side,
     reason: Reason,
+    /// Whether the flag is off, and somebody meant it.
+    off: bool,
     by_percent: bool,
     /// Whether a copy is wanted, before methods, declarations and sampling.
     wanted: bool,
@@ -209,6 +224,7 @@ impl Part {
         Self {
             served: self.served.min(other.served),
             reason: if agreed { self.reason } else { Reason::Mixed },
+            off: self.off && other.off,
             // Which bodies name whom is not left to chance.
             by_percent: false,
             wanted: self.wanted || other.wanted,
@@ -278,6 +294,7 @@ impl<'r> Walk<'r> {
             return Part {
                 served: Side::Legacy,
                 reason: effective.reason,
+                off: false,
                 by_percent: false,
                 wanted: own.enabled,
                 compared: dual_run.enabled,
@@ -291,6 +308,7 @@ impl<'r> Walk<'r> {
         Part {
             served: if effective.enabled { Side::New } else { Side::Legacy },
             reason: effective.reason,
+            off: !effective.enabled && is_meant(effective.reason),
             by_percent: subject.is_some() && matches!(effective.reason, Reason::Percent | Reason::PercentMiss),
             wanted: shadow.enabled || dual_run.enabled,
             compared: dual_run.enabled,
@@ -390,8 +408,11 @@ impl<'r> Walk<'r> {
 
     fn decision(&self, method: &Method, part: Part, sampled: bool, compared: bool) -> Decision {
         let target = part.served.other();
+        let replied = part.off && self.policy.replies_when_off;
         let skip = if !part.wanted {
             None
+        } else if replied {
+            Some(Skip::WhenOff)
         } else if self.route_killed() && self.policy.when_killed == WhenKilled::Stop {
             Some(Skip::Killed)
         } else if !self.policy.methods.contains(method) {
@@ -410,8 +431,9 @@ impl<'r> Walk<'r> {
         };
         Decision {
             served: part.served,
+            replied,
             reason: part.reason,
-            by_percent: part.by_percent,
+            by_percent: part.by_percent && !replied,
             copy,
             compared: compared && matches!(copy, CopyTo::To(_)),
             revision: self.flags.revision(),
@@ -420,6 +442,21 @@ impl<'r> Walk<'r> {
             shadow_mode_assumed: part.assumed,
         }
     }
+}
+
+/// Whether off for this reason is what somebody wrote, and not what is done in doubt or in an emergency.
+const fn is_meant(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Constant
+            | Reason::Default
+            | Reason::Denylist
+            | Reason::Disabled
+            | Reason::Environment
+            | Reason::NotAllowlisted
+            | Reason::PercentMiss
+            | Reason::Schedule
+    )
 }
 
 fn note(checks: &mut Checks, ask: Ask, answer: Answer) {

@@ -45,6 +45,7 @@ fn percent(key: &str, text: &str) -> Flag {
 }
 
 /// One route and its flags: `new`, `shadow`, `dual` and `mode`, of which only what the test adds exists.
+#[derive(Clone)]
 struct Scene {
     flags: Vec<Flag>,
     system: bool,
@@ -61,6 +62,7 @@ fn scene() -> Scene {
         flags: Vec::new(),
         system: true,
         policy: Policy {
+            replies_when_off: false,
             flag: Ask::Constant(false),
             shadow: Ask::Constant(false),
             dual_run: Ask::Constant(false),
@@ -616,5 +618,106 @@ proptest! {
             prop_assert_eq!(decision.copy, CopyTo::Nobody);
         }
         prop_assert!(!decision.compared || matches!(decision.copy, CopyTo::To(_)));
+    }
+}
+
+mod when_off {
+    use super::*;
+
+    fn list(ids: &[&str]) -> Option<SubjectSet> {
+        Some(SubjectSet::collect(ids.iter().copied()))
+    }
+
+    fn replying(mut scene: Scene) -> Scene {
+        scene.policy.replies_when_off = true;
+        scene
+    }
+
+    #[test]
+    fn off_that_somebody_meant_is_replied_to_and_doubt_is_not() {
+        let denied = || flag("new", |flag| flag.denylist = list(&["anna"]));
+        let meant = [
+            scene(),
+            scene().routed(flag("new", |_| {})),
+            scene().routed(denied()),
+            scene().routed(flag("new", |flag| flag.enabled = Some(false))),
+            scene().routed(flag("new", |flag| flag.listed_here = false)),
+            scene().routed(flag("new", |flag| flag.allowlist = list(&[]))),
+            scene().routed(percent("new", "0")),
+            scene().routed(flag("new", |flag| flag.period.end_ms = Some(0))),
+        ];
+        for scene in meant {
+            let reason = scene.decide(&["anna"]).reason;
+            assert!(
+                !scene.decide(&["anna"]).replied,
+                "{reason:?}: without `when_off` legacy serves"
+            );
+            let scene = replying(scene);
+            assert!(scene.decide(&["anna"]).replied, "{reason:?}");
+            for kill in [KillBits::EVERYTHING, KillBits::ROUTE, KillBits::NO_STATE] {
+                let killed = scene.clone().kill(kill);
+                let decision = killed.decide(&["anna"]);
+                assert_eq!((decision.replied, decision.served), (false, Side::Legacy), "{reason:?}");
+            }
+            let held = Scene {
+                held: true,
+                ..scene.clone()
+            };
+            assert!(!held.decide(&["anna"]).replied, "{reason:?}");
+            let switched_off = Scene { system: false, ..scene };
+            assert!(!switched_off.decide(&["anna"]).replied, "{reason:?}");
+        }
+        let unknown = replying(scene().routed(Flag::unknown(FlagKey::parse("new").unwrap())));
+        assert!(!unknown.decide(&["anna"]).replied);
+        let killed_flag = replying(scene().routed(denied())).kill(KillBits::FLAG);
+        assert!(!killed_flag.decide(&["anna"]).replied);
+        // Nobody can say whether the flag is off for a shopper whom nobody knows.
+        assert!(!replying(scene().routed(denied())).decide(&[]).replied);
+        assert!(replying(scene()).decide(&[]).replied);
+    }
+
+    #[test]
+    fn everybody_in_a_body_must_be_off_to_be_replied_to() {
+        let both = flag("new", |flag| {
+            flag.denylist = list(&["anna"]);
+            flag.percent = Some(Percent::Fixed(Threshold::NONE));
+        });
+        let scene = replying(scene().routed(both));
+        assert!(scene.decide(&["anna", "bert"]).replied);
+        let one = replying(super::scene().routed(flag("new", |flag| {
+            flag.denylist = list(&["anna"]);
+            flag.enabled = Some(true);
+        })));
+        let mixed = one.decide(&["anna", "bert"]);
+        assert_eq!(
+            (mixed.replied, mixed.served, mixed.reason),
+            (false, Side::Legacy, Reason::Mixed)
+        );
+        assert_eq!(one.decide(&["bert"]).served, Side::New);
+    }
+
+    #[test]
+    fn nothing_is_copied_of_what_no_side_serves() {
+        let copying = |mut scene: Scene| {
+            scene.policy.shadow = Ask::Constant(true);
+            replying(scene)
+        };
+        let off = copying(scene()).decide(&["anna"]);
+        assert_eq!(off.copy, CopyTo::Skipped(Side::New, Skip::WhenOff));
+        assert!(!off.by_percent && !off.compared);
+        // Under a kill legacy serves, and the copies go on.
+        let killed = copying(scene()).kill(KillBits::ROUTE).decide(&["anna"]);
+        assert_eq!((killed.replied, killed.copy), (false, CopyTo::To(Side::New)));
+    }
+
+    #[test]
+    fn in_shadow_mode_legacy_serves_everybody() {
+        for enabled in [false, true] {
+            let mode = scene()
+                .routed(flag("new", |flag| flag.enabled = Some(enabled)))
+                .mode(flag("mode", |flag| flag.enabled = Some(true)));
+            let decision = replying(mode).decide(&["anna"]);
+            assert_eq!((decision.replied, decision.served), (false, Side::Legacy));
+        }
     }
 }

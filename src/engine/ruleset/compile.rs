@@ -210,6 +210,7 @@ fn route(spec: RouteSpec, flags: &Flags, copies: [Copies; 2]) -> Route {
     };
     let policy = Policy {
         flag: ask(&spec.flag),
+        replies_when_off: spec.when_off.is_some(),
         shadow: ask(&spec.shadow.switch),
         dual_run: ask(&spec.dual_run),
         shadow_mode: spec.shadow_mode.as_ref().map(ask),

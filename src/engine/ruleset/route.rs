@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::decode::{Decode, Decoder, Misfit, Scalar, Shape};
 use super::problem::{Place, quote};
@@ -125,6 +126,17 @@ impl Default for Failover {
     }
 }
 
+/// An answer of our own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Its status, 200 to 599.
+    pub status: StatusCode,
+    /// Its headers, without those that frame it.
+    pub headers: HeaderMap,
+    /// Its body; empty where the status allows none.
+    pub body: Bytes,
+}
+
 /// Who is copied to the other side, and what copies may cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShadowSpec {
@@ -179,6 +191,8 @@ pub struct RouteSpec {
     pub without_identity: WithoutIdentity,
     /// Who is served by the new path.
     pub flag: Switch,
+    /// What those get for whom it is off; `None` is legacy.
+    pub when_off: Option<Reply>,
     /// Whether those for whom `flag` is on are only copied to the new path; `None` leaves it to the flag's own member.
     pub shadow_mode: Option<Switch>,
     /// Who is copied to the other side.

@@ -53,6 +53,7 @@ fn route(name: &str, path: &str, flag: &str) -> RouteSpec {
         tenant: identity::Plan::default(),
         without_identity: WithoutIdentity::Legacy,
         flag: switch(flag),
+        when_off: None,
         shadow_mode: None,
         shadow: ShadowSpec::new(switch("false"), &place(5, 1)),
         dual_run: switch("false"),
