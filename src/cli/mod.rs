@@ -10,6 +10,7 @@ mod client;
 mod diff;
 mod divergences;
 mod explain;
+mod flags;
 mod kill;
 mod run;
 mod schema;
@@ -62,6 +63,9 @@ enum Verb {
     Explain(explain::ExplainArgs),
     /// Compare recorded pairs of answers
     Diff(diff::DiffArgs),
+    /// Bring flags in from other systems
+    #[command(subcommand)]
+    Flags(flags::FlagsVerb),
     /// Make tokens for the admin API
     #[command(subcommand)]
     Token(token::TokenVerb),
@@ -138,6 +142,7 @@ pub fn main(demo: impl FnOnce(bool) -> ExitCode) -> ExitCode {
         Verb::Check(args) => args.execute(),
         Verb::Explain(args) => args.execute(),
         Verb::Diff(args) => args.execute(),
+        Verb::Flags(verb) => verb.execute(),
         Verb::Token(verb) => verb.execute(),
         Verb::Schema(args) => args.execute(),
         Verb::Completions(args) => args.execute(Cli::command()),

@@ -15,6 +15,7 @@ mod drain;
 mod failover;
 mod faults;
 mod flags;
+mod flags_cli;
 mod framing;
 mod guard;
 mod handover;

@@ -1,13 +1,15 @@
 //! The rules that are in force: from what operators write to what a request asks.
 //!
 //! Pure. `document` reads the flag file, `env` the environment's variables, `layer` merges them, `route` is what the
-//! configuration says about routes, and `compile` makes one immutable [`Ruleset`] of it all, or a list of problems.
+//! configuration says about routes, and `compile` makes one immutable [`Ruleset`] of it all, or a list of problems. `import`
+//! turns other systems' flags into a flag file.
 
 mod check;
 pub mod compile;
 pub mod decode;
 pub mod document;
 pub mod env;
+pub mod import;
 pub mod layer;
 mod matching;
 pub mod problem;

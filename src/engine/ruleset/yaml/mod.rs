@@ -1,4 +1,4 @@
-//! YAML text in, a tree with places out: the one folder that names the YAML library.
+//! YAML text in, a tree with places out, and back again (`write`): the one folder that names the YAML library.
 //!
 //! Pure. It works on the library's events and not on its deserialiser, because a scalar must keep its text as written
 //! (`0123`, `1e3`, a phone number) until somebody knows which type is wanted, and because a problem needs the place of
@@ -9,11 +9,14 @@ mod build;
 #[cfg(test)]
 mod tests;
 mod torn;
+mod write;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::problem::{Place, Problems, quote};
+
+pub use write::{line, write};
 
 /// The longest text that is read, in bytes.
 pub const TEXT_LIMIT_BYTES: usize = 256 * 1024 * 1024;
