@@ -11,9 +11,10 @@ pub mod schedule;
 pub mod subjects;
 pub mod variants;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
-use crate::engine::vocab::Revision;
+use crate::engine::vocab::{FlagKey, Revision};
 
 pub use attributes::{Attribute, Attributes, Context, NoAttributes};
 pub use bucket::{Bucket, Threshold};
@@ -38,6 +39,8 @@ impl FlagRef {
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     list: Box<[Flag]>,
+    /// Where each key stands: asked by key, a flag is one look at a table away and not ten at keys all over memory.
+    places: HashMap<FlagKey, FlagRef, BuildHasherDefault<DefaultHasher>>,
     system_enabled: bool,
     revision: Revision,
 }
@@ -52,7 +55,9 @@ impl Flags {
         list.dedup_by(|a, b| a.key == b.key);
         // A reference is 32 bits wide; so many flags do not fit into memory.
         list.truncate(u32::MAX as usize);
+        let places = list.iter().zip(0..).map(|(flag, at)| (flag.key.clone(), FlagRef(at)));
         let mut flags = Self {
+            places: places.collect(),
             list: list.into(),
             system_enabled,
             revision,
@@ -109,8 +114,7 @@ impl Flags {
     /// The flag of this key.
     #[must_use]
     pub fn find(&self, key: &str) -> Option<FlagRef> {
-        let index = self.list.binary_search_by(|flag| flag.key.as_str().cmp(key)).ok()?;
-        u32::try_from(index).ok().map(FlagRef)
+        self.places.get(key).copied()
     }
 
     /// The flag at a position that [`Flags::find`] or [`Flags::iter`] of the same flags gave.
