@@ -76,6 +76,16 @@ impl Page {
             let cells = [format!("`{name}`"), type_of(shape), default, meaning].map(|cell| cell.replace('|', "\\|"));
             let _ = writeln!(self.text, "| {} |", cells.join(" | "));
         }
+        if let Some(others) = &record.others {
+            let cells = [
+                "any other name",
+                &type_of(others),
+                "unset",
+                "An attribute of that name.",
+            ]
+            .map(str::to_owned);
+            let _ = writeln!(self.text, "| {} |", cells.join(" | "));
+        }
         for Member { shape, .. } in &record.members {
             let Some(inner) = record_of(shape).map(|record| record()) else {
                 continue;

@@ -112,7 +112,11 @@ impl Writer {
         if !required.is_empty() {
             object.insert("required".into(), required.into());
         }
-        object.insert("additionalProperties".into(), false.into());
+        let others = record
+            .others
+            .as_ref()
+            .map_or(Value::Bool(false), |shape| self.shape(shape));
+        object.insert("additionalProperties".into(), others);
         Value::Object(object)
     }
 }
@@ -168,9 +172,12 @@ fn scalar(name: &str) -> Value {
         "duration" => json!({ "type": "string", "pattern": DURATION, "examples": ["1500ms", "10s", "5m"] }),
         "size" => json!({ "type": "string", "pattern": "^[0-9]+ ?(B|[KMG]i?B)$", "examples": ["64KiB", "4MiB"] }),
         "date" => json!({ "type": "string", "pattern": DATE, "examples": ["2026-01-01T00:00:00Z"] }),
-        "flag key" | "route name" => json!({ "type": ["string", "integer"], "pattern": KEY }),
+        "flag key" | "route name" | "segment name" => json!({ "type": ["string", "integer"], "pattern": KEY }),
         "SHA-256" => json!({ "type": "string", "pattern": "^[0-9a-fA-F]{64}$" }),
         "variable name" => json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" }),
+        "weight" => json!({ "type": "number", "minimum": 0, "maximum": 100 }),
+        "any value" => json!({}),
+        "hours" => json!({ "type": "string", "pattern": "^[0-2][0-9]:[0-5][0-9]-[0-2][0-9]:[0-5][0-9]$" }),
         "{}" => json!({ "type": "object", "maxProperties": 0 }),
         "URL or list of URLs" => json!({ "anyOf": [
             { "type": "string" },

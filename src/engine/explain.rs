@@ -6,7 +6,8 @@
 
 use serde::Serialize;
 
-use crate::engine::flags::model::{Flag, Member, Origin, Percent, Source};
+use crate::engine::flags::model::{Flag, Member, Percent};
+use crate::engine::flags::origin::{Origin, Source};
 use crate::engine::flags::schedule::Slope;
 use crate::engine::flags::subjects::SubjectSet;
 use crate::engine::flags::{Asked, Bucket, Evaluation, FlagValue, Flags, Line, Threshold};
@@ -27,7 +28,7 @@ pub struct Record<'a> {
     pub variant: &'a str,
     /// Why.
     pub reason: &'static str,
-    /// The rule that decided; none can, so always `null`.
+    /// The rule that decided, by its name or its priority.
     pub rule: Option<&'a str>,
     /// 0 to 999,999, if the percentage decided.
     pub bucket: Option<u32>,
@@ -132,7 +133,7 @@ pub fn record<'k>(flags: &'k Flags, key: &'k str, asked: &Asked<'_>) -> Record<'
         value: flag.value(&answer),
         variant: flag.variant(&answer),
         reason: answer.reason.as_str(),
-        rule: None,
+        rule: flag.rule(&answer),
         bucket: answer.bucket.map(Bucket::number),
         origin: origin(flag, &answer, asked).source,
     }
@@ -221,7 +222,10 @@ fn origin(flag: &Flag, answer: &Evaluation, asked: &Asked<'_>) -> Place {
             Some(Percent::Fixed(_)) | None => Member::Percentage,
         },
         Line::Prerequisite => Member::Prerequisites,
-        Line::Targeting => Member::BetaUsers,
+        Line::Targeting => match answer.rule.and_then(|at| flag.rules.get(at.0 as usize)) {
+            Some(rule) => return (&rule.origin).into(),
+            None => Member::BetaUsers,
+        },
         Line::Default => Member::Default,
     };
     flag.origin(member).into()

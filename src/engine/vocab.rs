@@ -135,6 +135,10 @@ key! {
     FlagKey
 }
 key! {
+    /// The name of a segment.
+    SegmentKey
+}
+key! {
     /// The name of a route.
     RouteKey
 }

@@ -546,24 +546,44 @@ async fn another_environment_is_another_answer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_this_version_does_not_have_is_refused_by_name() {
-    for members in [
-        "type: targeted",
-        "type: variant",
-        "type: boolean, beta_users: [anna]",
-        "type: boolean, rules: []",
-        "type: boolean, prerequisites: []",
+    let refused = check(Some("features: {}\nexperiments: { checkout: {} }\n"), &[]).await;
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stdout.contains("not in this version"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_and_beta_users_decide_who_is_served_by_new() {
+    let (legacy, new) = backends().await;
+    let features = "segments:\n  staff: { user_ids: [anna, ben] }\nfeatures:\n  NEW_SHOP:\n    type: targeted\n    \
+                    enabled: true\n    beta_users: [tester]\n    rules:\n      - { type: user, priority: 1, conditions: { \
+                    user_ids: [ben] }, value: false }\n      - { type: user_segment, priority: 2, conditions: { segment: \
+                    staff } }\n";
+    let sidecar = Plan::new(&legacy, &new).route(LIVE).features(features).start();
+    for (shopper, expected) in [
+        ("anna", "new"),
+        ("ben", "legacy"),
+        ("tester", "new"),
+        ("carl", "legacy"),
     ] {
-        let refused = check(Some(&flag(members)), &[]).await;
-        assert_eq!(refused.code, 2, "{members}: {refused:?}");
-        assert!(refused.stdout.contains("not in this version"), "{members}: {refused:?}");
-        assert_eq!(
-            refused
-                .stdout
-                .lines()
-                .filter(|line| !line.contains(": warning: "))
-                .count(),
-            1,
-            "{members}: {refused:?}"
-        );
+        assert_eq!(side(&sidecar, shopper).await, expected, "{shopper}");
     }
+    assert_eq!(reason(&sidecar, "targeting").await, 2.0);
+    assert_eq!(reason(&sidecar, "beta_user").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_reaches_the_flags_that_ask_the_killed_one() {
+    let (legacy, new) = backends().await;
+    let features = "features:\n  NEW_SHOP: { type: boolean, enabled: true, prerequisites: [ { flag: near } ] }\n  near: { \
+                    type: boolean, enabled: true, prerequisites: [ { flag: base } ] }\n  base: { type: boolean, enabled: \
+                    true }\n";
+    let sidecar = Plan::new(&legacy, &new).route(LIVE).features(features).start();
+    assert_eq!(side(&sidecar, "anna").await, "new");
+    for (verb, expected) in [("kill", "legacy"), ("rearm", "new")] {
+        let path = format!("/api/v1/feature-flags/base/{verb}");
+        let answer = sidecar.admin(Method::POST, &path, r#"{"reason":"a test"}"#).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(side(&sidecar, "anna").await, expected, "after a {verb}");
+    }
+    assert_eq!(reason(&sidecar, "prerequisite").await, 1.0);
 }

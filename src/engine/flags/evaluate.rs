@@ -3,51 +3,13 @@
 //! Pure, without allocation and without a lock. Each line is a function of its own, so that the fast walk here and the
 //! walk that `explain` shows are the same. Speed: bench `decide`, `decide/1000_flags`.
 
-use super::attributes::{Attributes, NoAttributes};
+use super::Flags;
+use super::asked::Asked;
 use super::bucket::{Bucket, Threshold, variant_position};
-use super::kills::FlagKills;
-use super::model::{Flag, Wanted};
+use super::model::{Flag, FlagType, Wanted};
+use super::targeting::{Outcome, Question};
 use super::variants::{FlagValue, Variant, VariantIndex};
-use super::{FlagRef, Flags};
 use crate::engine::vocab::Reason;
-
-/// What a flag is asked.
-#[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
-    /// For whom; `None` when the request names nobody.
-    pub subject: Option<&'a str>,
-    /// What else is known.
-    pub attributes: &'a dyn Attributes,
-    /// When, in milliseconds since 1970-01-01T00:00:00Z.
-    pub unix_ms: i64,
-    /// Whether a kill of this flag or of everything is in force.
-    pub killed: bool,
-    /// The kills of the flags that this one asks in turn.
-    pub kills: &'a FlagKills,
-}
-
-impl<'a> Asked<'a> {
-    /// For this subject at this instant, with nothing else known and nothing killed.
-    #[must_use]
-    pub const fn new(subject: Option<&'a str>, unix_ms: i64) -> Self {
-        Self {
-            subject,
-            attributes: &NoAttributes,
-            unix_ms,
-            killed: false,
-            kills: FlagKills::NONE,
-        }
-    }
-
-    /// The same question, put to the flag at this position of the flags that the kills are about.
-    #[must_use]
-    pub fn of(self, at: FlagRef) -> Self {
-        Self {
-            killed: self.kills.has(at),
-            ..self
-        }
-    }
-}
 
 /// A line of the table, in the order in which they are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -130,7 +92,7 @@ impl Line {
             Self::Prerequisite => prerequisite(flags, flag, asked),
             Self::Denylist => denylist(flag, asked),
             Self::Allowlist => allowlist(flag, asked),
-            Self::Targeting => targeting(flag, asked),
+            Self::Targeting => targeting(flags, flag, asked),
             Self::Percent => percent(flag, asked),
             Self::Global => global(flag),
             Self::Default => Some(default(flag)),
@@ -138,6 +100,10 @@ impl Line {
         answer.map(|answer| vary(flag, asked, answer))
     }
 }
+
+/// Which of a flag's rules, by its place in the order in which they are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RuleIndex(pub u32);
 
 /// A flag's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +114,8 @@ pub struct Evaluation {
     pub reason: Reason,
     /// The line that decided.
     pub line: Line,
+    /// The rule that decided, or that would have had to look at a subject.
+    pub rule: Option<RuleIndex>,
     /// Where the subject stands, if a percentage decided.
     pub bucket: Option<Bucket>,
     /// What it gets; `None` of a flag without variants.
@@ -163,6 +131,7 @@ impl Evaluation {
             enabled,
             reason,
             line,
+            rule: None,
             bucket: None,
             variant: None,
         }
@@ -194,6 +163,13 @@ impl Flag {
         }
     }
 
+    /// The rule that decided one of its own evaluations, by its name or its priority.
+    #[must_use]
+    pub fn rule(&self, evaluation: &Evaluation) -> Option<&str> {
+        let rule = self.rules.get(evaluation.rule?.0 as usize)?;
+        Some(&rule.label)
+    }
+
     fn chosen(&self, evaluation: &Evaluation) -> Option<&Variant> {
         self.variants.as_ref()?.get(evaluation.variant?)
     }
@@ -210,7 +186,7 @@ pub(super) fn evaluate(flags: &Flags, flag: &Flag, asked: &Asked<'_>) -> Evaluat
         .or_else(|| prerequisite(flags, flag, asked))
         .or_else(|| denylist(flag, asked))
         .or_else(|| allowlist(flag, asked))
-        .or_else(|| targeting(flag, asked))
+        .or_else(|| targeting(flags, flag, asked))
         .or_else(|| percent(flag, asked))
         .or_else(|| global(flag))
         .unwrap_or_else(|| default(flag));
@@ -220,7 +196,7 @@ pub(super) fn evaluate(flags: &Flags, flag: &Flag, asked: &Asked<'_>) -> Evaluat
 /// The answer that every subject gets, if it is on for every one of them.
 ///
 /// A list that exists takes part in the walk and lets nobody through without a name; an empty denylist still denies
-/// nobody, beta users are only ever on, and 100 % is everybody.
+/// nobody, beta users are only ever on, a rule may say anything, and 100 % is everybody.
 pub(super) fn for_everybody(flags: &Flags, flag: &Flag, asked: &Asked<'_>) -> Option<Evaluation> {
     let asked = &Asked {
         subject: None,
@@ -310,13 +286,53 @@ fn allowlist(flag: &Flag, asked: &Asked<'_>) -> Option<Evaluation> {
     Some(Evaluation::new(Line::Allowlist, listed, reason))
 }
 
-fn targeting(flag: &Flag, asked: &Asked<'_>) -> Option<Evaluation> {
-    let list = flag.beta_users.as_ref()?;
-    let Some(subject) = asked.subject else {
-        return Some(Evaluation::off(Line::Targeting, Reason::IdentityUnknown));
-    };
-    list.contains(subject)
-        .then_some(Evaluation::new(Line::Targeting, true, Reason::BetaUser))
+fn targeting(flags: &Flags, flag: &Flag, asked: &Asked<'_>) -> Option<Evaluation> {
+    let unknown = Evaluation::off(Line::Targeting, Reason::IdentityUnknown);
+    if let Some(list) = &flag.beta_users {
+        match asked.subject {
+            None => return Some(unknown),
+            Some(subject) if list.contains(subject) => {
+                return Some(Evaluation::new(Line::Targeting, true, Reason::BetaUser));
+            }
+            Some(_) => {}
+        }
+    }
+    (0..).zip(&flag.rules).find_map(|(at, rule)| {
+        let question = Question {
+            segments: flags.segments(),
+            asked,
+            hash_name: &rule.hash_name,
+        };
+        let unknown = Some(Evaluation {
+            rule: Some(RuleIndex(at)),
+            ..unknown
+        });
+        match question.holds(&rule.condition) {
+            Some(true) => {}
+            Some(false) => return None,
+            None => return unknown,
+        }
+        let answer = |enabled| Evaluation {
+            rule: Some(RuleIndex(at)),
+            ..Evaluation::new(Line::Targeting, enabled, Reason::Targeting)
+        };
+        Some(match (rule.outcome, asked.subject) {
+            (Outcome::On, _) => answer(true),
+            (Outcome::Off, _) => answer(false),
+            (Outcome::Variant(variant), _) => Evaluation {
+                variant: Some(variant),
+                ..answer(true)
+            },
+            (Outcome::Share(_), None) => return unknown,
+            (Outcome::Share(share), Some(subject)) => {
+                let bucket = flag.bucket(subject);
+                Evaluation {
+                    bucket: Some(bucket),
+                    ..answer(share.takes(bucket))
+                }
+            }
+        })
+    })
 }
 
 fn percent(flag: &Flag, asked: &Asked<'_>) -> Option<Evaluation> {
@@ -339,7 +355,8 @@ fn global(flag: &Flag) -> Option<Evaluation> {
     } else {
         Reason::Global
     };
-    (flag.enabled == Some(true)).then_some(Evaluation::new(Line::Global, true, reason))
+    let on = flag.enabled == Some(true) && flag.flag_type != FlagType::Targeted;
+    on.then_some(Evaluation::new(Line::Global, true, reason))
 }
 
 fn default(flag: &Flag) -> Evaluation {
@@ -369,6 +386,7 @@ fn vary(flag: &Flag, asked: &Asked<'_>, answer: Evaluation) -> Evaluation {
 
 #[cfg(test)]
 mod tests {
+    use super::super::FlagKills;
     use super::super::model::{Percent, Prerequisite};
     use super::super::schedule::Period;
     use super::super::subjects::SubjectSet;

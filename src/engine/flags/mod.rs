@@ -2,25 +2,33 @@
 //!
 //! Pure. `ruleset` compiles flags from their layers; `decide` asks them; `explain` shows the walk.
 
+pub mod asked;
 pub mod attributes;
 pub mod bucket;
 pub mod evaluate;
 pub mod kills;
 pub mod model;
+pub mod operators;
+pub mod origin;
 pub mod schedule;
+pub mod semver;
 pub mod subjects;
+pub mod targeting;
 pub mod variants;
+pub mod window;
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use crate::engine::vocab::{FlagKey, Revision};
 
+pub use asked::Asked;
 pub use attributes::{Attribute, Attributes, Context, NoAttributes};
 pub use bucket::{Bucket, Threshold};
-pub use evaluate::{Asked, Evaluation, Line};
+pub use evaluate::{Evaluation, Line, RuleIndex};
 pub use kills::FlagKills;
 pub use model::Flag;
+use targeting::Segment;
 pub use variants::{FlagValue, VariantIndex};
 
 /// A flag's position in the [`Flags`] that it was found in; means nothing to others.
@@ -41,6 +49,7 @@ pub struct Flags {
     list: Box<[Flag]>,
     /// Where each key stands: asked by key, a flag is one look at a table away and not ten at keys all over memory.
     places: HashMap<FlagKey, FlagRef, BuildHasherDefault<DefaultHasher>>,
+    segments: Box<[Segment]>,
     system_enabled: bool,
     revision: Revision,
 }
@@ -59,11 +68,25 @@ impl Flags {
         let mut flags = Self {
             places: places.collect(),
             list: list.into(),
+            segments: Box::default(),
             system_enabled,
             revision,
         };
         flags.resolve();
         flags
+    }
+
+    /// The same flags with these segments, which their rules name by their places.
+    #[must_use]
+    pub fn with_segments(mut self, segments: Vec<Segment>) -> Self {
+        self.segments = segments.into();
+        self
+    }
+
+    /// All segments.
+    #[must_use]
+    pub const fn segments(&self) -> &[Segment] {
+        &self.segments
     }
 
     /// Looks up the flags that others ask.

@@ -3,13 +3,14 @@
 //! Pure. `ruleset::compile` makes these; nothing here reads or writes what operators write.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use super::FlagRef;
 use super::bucket::{Bucket, Threshold};
+use super::origin::Origin;
 use super::schedule::{Mark, Period, Ramp};
 use super::subjects::SubjectSet;
+use super::targeting::Rule;
 use super::variants::Variants;
 use crate::engine::vocab::FlagKey;
 
@@ -23,11 +24,21 @@ pub enum FlagType {
     Gradual,
     /// Its percentage is required.
     Percentage,
+    /// Its rules are what it is for; `enabled: true` alone is on for nobody.
+    Targeted,
+    /// It chooses between variants.
+    Variant,
 }
 
 impl FlagType {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Boolean, Self::Gradual, Self::Percentage];
+    pub const ALL: [Self; 5] = [
+        Self::Boolean,
+        Self::Gradual,
+        Self::Percentage,
+        Self::Targeted,
+        Self::Variant,
+    ];
 
     /// The word in the flag file.
     #[must_use]
@@ -36,6 +47,8 @@ impl FlagType {
             Self::Boolean => "boolean",
             Self::Gradual => "gradual",
             Self::Percentage => "percentage",
+            Self::Targeted => "targeted",
+            Self::Variant => "variant",
         }
     }
 }
@@ -65,73 +78,6 @@ impl Kind {
             Self::Operational => "operational",
             Self::Permission => "permission",
             Self::Release => "release",
-        }
-    }
-}
-
-/// The sources of a value, strongest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Source {
-    /// A kill in force.
-    Kill,
-    /// The flag file.
-    File,
-    /// A variable of the environment.
-    Environment,
-    /// Nobody set it.
-    Default,
-}
-
-impl Source {
-    /// The word in answers and records.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Kill => "kill",
-            Self::File => "file",
-            Self::Environment => "environment",
-            Self::Default => "default",
-        }
-    }
-}
-
-/// Where one value comes from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Origin {
-    /// Nobody set it.
-    #[default]
-    Default,
-    /// This variable.
-    Environment(Arc<str>),
-    /// This place in the flag file; line and column from 1.
-    File {
-        /// As the operator named it.
-        file: Arc<str>,
-        /// From 1.
-        line: u32,
-        /// From 1, in characters.
-        column: u32,
-    },
-}
-
-impl Origin {
-    /// The kind of source.
-    #[must_use]
-    pub const fn source(&self) -> Source {
-        match self {
-            Self::Default => Source::Default,
-            Self::Environment(_) => Source::Environment,
-            Self::File { .. } => Source::File,
-        }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("built-in default"),
-            Self::Environment(name) => write!(f, "environment variable {name}"),
-            Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
         }
     }
 }
@@ -287,6 +233,8 @@ pub struct Flag {
     pub allowlist: Option<SubjectSet>,
     /// Who is on before any rule is asked.
     pub beta_users: Option<SubjectSet>,
+    /// Whom it targets, in the order in which they are asked.
+    pub rules: Box<[Rule]>,
     /// The share that is on the new path.
     pub percent: Option<Percent>,
     /// Replaces the key in the hash, to give several flags the same people.
@@ -319,6 +267,7 @@ impl Flag {
             denylist: None,
             allowlist: None,
             beta_users: None,
+            rules: Box::default(),
             percent: None,
             cohort: None,
             variants: None,

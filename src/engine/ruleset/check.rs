@@ -13,10 +13,15 @@ use super::env;
 use super::layer::{Members, Sourced, is_set};
 use super::matching::prefix_of;
 use super::problem::{Place, Problems, quote};
+use super::resolve;
 use super::route::{Copies, RouteMatch, RouteSpec, Switch};
-use crate::engine::flags::Threshold;
-use crate::engine::flags::model::{FlagType, Member, Origin};
+use super::spot::Spotted;
+use super::targets::Fallback;
+use crate::engine::flags::model::{FlagType, Member};
+use crate::engine::flags::origin::Origin;
 use crate::engine::flags::schedule::{Ramp, Slope};
+use crate::engine::flags::variants::Variants;
+use crate::engine::flags::{Threshold, VariantIndex};
 use crate::engine::guard;
 use crate::engine::vocab::{FlagKey, Side};
 
@@ -139,6 +144,9 @@ impl<'r> Conditions<'r> {
     }
 }
 
+/// The variant of those who do not take part.
+const CONTROL: &str = "control";
+
 /// What is wrong with one flag, its layers merged.
 pub(super) struct Report<'r> {
     /// Its key.
@@ -184,6 +192,80 @@ impl Report<'_> {
         );
     }
 
+    /// The variants of a flag, which only one type has, and needs.
+    pub(super) fn variants(&mut self, members: &Members, flag_type: Option<FlagType>) -> Option<Box<Variants>> {
+        let Layered::Set(written) = &members.variants else {
+            if flag_type == Some(FlagType::Variant) {
+                self.missing("variants", "a flag of type `variant` needs them");
+            }
+            return None;
+        };
+        match flag_type {
+            Some(FlagType::Variant) => {}
+            None => return None,
+            Some(_) => {
+                let what = "only a flag of type `variant` has variants";
+                self.problem(written, Member::Variants, what, "change the type, or remove them");
+                return None;
+            }
+        }
+        let find = |name: &str| written.value.list.iter().position(|variant| variant.name == name);
+        let default = match &members.default {
+            Layered::Set(default) => match &default.value.value {
+                Fallback::Variant(name) => Some(name.as_str()),
+                Fallback::Enabled(_) => None,
+            },
+            Layered::Inherit | Layered::Unset => None,
+        };
+        let off = find(CONTROL).or_else(|| default.and_then(find));
+        if off.is_none() && default.is_none() && !is_set(&members.default) {
+            let what = "nobody says what those get who do not take part";
+            let remedy = "name a variant `control`, or set `default` to the name of one";
+            self.problem(written, Member::Variants, what, remedy);
+        }
+        if let (Some(_), Layered::Set(default)) = (find(CONTROL), &members.default) {
+            let what = "the default decides about nobody, because there is a variant `control`";
+            self.warning(default, Member::Default, what, "remove it, or rename that variant");
+        }
+        let off = VariantIndex(off.unwrap_or_default() as u32);
+        Some(Box::new(resolve::variants(written.value.clone(), off)))
+    }
+
+    /// The default: on or off, or of a flag with variants the name of one.
+    pub(super) fn default(
+        &mut self,
+        members: &Members,
+        flag_type: Option<FlagType>,
+        variants: Option<&Variants>,
+    ) -> bool {
+        let Layered::Set(default) = &members.default else {
+            return false;
+        };
+        match (&default.value.value, flag_type) {
+            (Fallback::Enabled(_), Some(FlagType::Variant)) => {
+                let remedy = "write the name of a variant";
+                self.problem(
+                    default,
+                    Member::Default,
+                    "a flag of type `variant` is neither on nor off",
+                    remedy,
+                );
+                false
+            }
+            (Fallback::Enabled(on), _) => *on,
+            (Fallback::Variant(name), _) => {
+                let name = Spotted {
+                    value: name.clone(),
+                    spot: default.value.spot.clone(),
+                };
+                if variants.is_none_or(|variants| variants.find(&name.value).is_none()) {
+                    resolve::no_variant(&name, flag_type, variants, self.problems);
+                }
+                false
+            }
+        }
+    }
+
     /// What a stronger line of the table hides, and lists that say something odd.
     pub(super) fn lines(&mut self, members: &Members, flag_type: Option<FlagType>) {
         let allowlist = if let Layered::Set(list) = &members.allowlist {
@@ -223,12 +305,49 @@ impl Report<'_> {
                 self.warning(percentage, Member::Percentage, what, remedy);
             }
         }
-        if let Layered::Set(default @ Sourced { value: true, .. }) = &members.default {
-            let enabled = matches!(&members.enabled, Layered::Set(Sourced { value: true, .. }));
+        self.targets(members);
+        let default_on = |default: &Sourced<Spotted<Fallback>>| default.value.value == Fallback::Enabled(true);
+        if let Layered::Set(default) = &members.default
+            && default_on(default)
+        {
+            let enabled = flag_type != Some(FlagType::Targeted)
+                && matches!(&members.enabled, Layered::Set(Sourced { value: true, .. }));
             if allowlist.is_some() || is_set(&members.percentage) || enabled {
                 let what = "the default decides about nobody, because a line before it always decides";
                 self.warning(default, Member::Default, what, "remove it");
             }
+        }
+    }
+
+    /// Rules and beta users that nobody reaches, and a flag of rules that has none.
+    fn targets(&mut self, members: &Members) {
+        if is_set(&members.allowlist) {
+            let remedy = "remove the allowlist, or these";
+            if let Layered::Set(rules) = &members.rules {
+                let what = "the rules decide about nobody, because an allowlist exists";
+                self.warning(rules, Member::Rules, what, remedy);
+            }
+            if let Layered::Set(beta) = &members.beta_users {
+                let what = "the beta users decide about nobody, because an allowlist exists";
+                self.warning(beta, Member::BetaUsers, what, remedy);
+            }
+        }
+        if let (Layered::Set(denied), Layered::Set(beta)) = (&members.denylist, &members.beta_users) {
+            let both = beta.value.iter().filter(|id| denied.value.contains(id)).count();
+            if both > 0 {
+                let what = format!("{both} of the beta users are on the denylist too, which wins");
+                self.warning(beta, Member::BetaUsers, &what, "remove them from one of the lists");
+            }
+        }
+        let decides = is_set(&members.allowlist)
+            || is_set(&members.beta_users)
+            || is_set(&members.percentage)
+            || matches!(&members.rules, Layered::Set(rules) if !rules.value.is_empty());
+        if let (Layered::Set(flag_type), false) = (&members.flag_type, decides)
+            && flag_type.value == FlagType::Targeted
+        {
+            let what = "it targets nobody: no rules, no beta users, no list and no percentage";
+            self.warning(flag_type, Member::Type, what, "add rules, or make the type `boolean`");
         }
     }
 

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use super::check::{self, Report};
 use super::decode::Layered;
-use super::document::{Document, KILL_SWITCH};
+use super::document::{Document, KILL_SWITCH, flag_path};
 use super::env::{self, Named};
 use super::layer::{self, Entry, Layer, Setting, is_set};
 use super::matching::Matching;
 use super::problem::{Place, Problem, Problems, near, quote};
+use super::resolve::{self, Asks, Segments};
 use super::route::{Copies, RouteSpec, Switch};
+use super::spot::Spot;
 use super::{Route, RouteIndex, Ruleset};
 use crate::engine::decide::{Ask, Policy};
 use crate::engine::flags::model::{About, FlagType, Percent};
@@ -87,7 +89,11 @@ pub fn compile(input: Input<'_>) -> Result<(Ruleset, Vec<Problem>), Vec<Problem>
     let environment = env::read(input.variables, named(&document, &input.routes), &mut problems);
     let merged = document.over(environment.layer);
 
-    let known = Known {
+    let segments = Segments::compile(merged.segments, input.now_ms, &mut problems);
+    let mut asks = Vec::new();
+    let mut known = Known {
+        segments: &segments,
+        asks: &mut asks,
         environment: input.environment,
         now_ms: input.now_ms,
         previous: input.previous,
@@ -100,8 +106,14 @@ pub fn compile(input: Input<'_>) -> Result<(Ruleset, Vec<Problem>), Vec<Problem>
         .collect();
     let mut unsaid = Problems::default();
     let told = if unread { &mut unsaid } else { &mut problems };
+    // Both came out of a sorted map.
+    let variants_of = |key: &FlagKey| {
+        let at = flags.binary_search_by(|flag| flag.key.cmp(key)).ok()?;
+        Some((flags[at].flag_type, flags[at].variants.as_deref()))
+    };
+    resolve::check_prerequisites(&asks, variants_of, told);
     flags.extend(unknown_flags(&input.routes, &flags, told));
-    let flags = Flags::new(flags, environment.system_enabled, input.revision);
+    let flags = Flags::new(flags, environment.system_enabled, input.revision).with_segments(segments.compiled);
 
     check::routes(&input.routes, input.copies, &mut problems);
     let routes: Box<[Route]> = input
@@ -226,6 +238,9 @@ fn route(spec: RouteSpec, flags: &Flags, copies: [Copies; 2]) -> Route {
 
 /// What the compiling of every flag needs.
 struct Known<'a> {
+    segments: &'a Segments,
+    /// What each flag asks of others, collected on the way.
+    asks: &'a mut Vec<Asks>,
     environment: &'a str,
     now_ms: i64,
     previous: Option<&'a Ruleset>,
@@ -233,7 +248,7 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    fn flag(&self, key: FlagKey, entry: Entry, problems: &mut Problems) -> Flag {
+    fn flag(&mut self, key: FlagKey, entry: Entry, problems: &mut Problems) -> Flag {
         let Entry { place, members } = entry;
         let mut report = Report {
             key: &key,
@@ -244,17 +259,39 @@ impl Known<'_> {
         let flag_type = layer::settled(members.flag_type.clone()).map(|of| of.value);
         report.lines(&members, flag_type);
         report.dates(&members, flag_type, self.now_ms);
+        let variants = report.variants(&members, flag_type);
+        let default = report.default(&members, flag_type, variants.as_deref());
         let percent = match flag_type {
             Some(FlagType::Gradual) => report
                 .ramp(&members)
                 .map(|ramp| Percent::Gradual(ramp, self.mark(&key, ramp))),
-            Some(FlagType::Boolean | FlagType::Percentage) | None => {
+            Some(FlagType::Boolean | FlagType::Percentage | FlagType::Targeted | FlagType::Variant) | None => {
                 if flag_type == Some(FlagType::Percentage) && !is_set(&members.percentage) {
                     report.missing("percentage", "a flag of type `percentage` needs one");
                 }
                 value(members.percentage).map(Percent::Fixed)
             }
         };
+        let prerequisites = value(members.prerequisites).unwrap_or_default();
+        let (rules, cost) = resolve::rules(
+            &key,
+            value(members.rules).unwrap_or_default(),
+            flag_type,
+            variants.as_deref(),
+            self.segments,
+            self.now_ms,
+            problems,
+        );
+        let compiled_prerequisites = resolve::prerequisites(&prerequisites);
+        self.asks.push(Asks {
+            key: key.clone(),
+            prerequisites,
+            cost,
+            spot: Spot {
+                path: flag_path(&key).into(),
+                place,
+            },
+        });
         let dates = match flag_type {
             Some(FlagType::Gradual) => Period::default(),
             _ => Period {
@@ -273,14 +310,15 @@ impl Known<'_> {
                 .as_ref()
                 .is_none_or(|list| list.iter().any(|name| name == self.environment)),
             period: dates,
-            prerequisites: Box::default(),
+            prerequisites: compiled_prerequisites,
             denylist: value(members.denylist),
             allowlist: value(members.allowlist),
-            beta_users: None,
+            beta_users: value(members.beta_users),
+            rules,
             percent,
             cohort: value(members.cohort),
-            variants: None,
-            default: value(members.default).unwrap_or(false),
+            variants,
+            default,
             shadow_mode: value(members.shadow_mode),
             about: Box::new(About {
                 kind: value(members.kind),

@@ -6,17 +6,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
+use super::conditions::ConditionSpec;
 use super::decode::{self, At, Decode, Decoder, Layered, Map, Misfit, Scalar, Shape, record, words};
+pub use super::instant::Instant;
 use super::layer::{Entry, Layer, Members, Setting, Sourced};
 use super::problem::{Place, Problems, quote};
+use super::spot::Spotted;
+use super::targets::{Fallback, PrerequisiteSpec, RuleSpec, VariantsSpec};
 use super::yaml::{Node, Step, Value, path_text};
 use crate::engine::flags::Threshold;
 use crate::engine::flags::bucket::{PercentError, parse_ten_thousandths};
-use crate::engine::flags::model::{FlagType, Kind, Origin};
+use crate::engine::flags::model::{FlagType, Kind};
+use crate::engine::flags::origin::Origin;
 use crate::engine::flags::subjects::SubjectSet;
-use crate::engine::vocab::{FlagKey, SUBJECT_LIMIT_BYTES};
+use crate::engine::vocab::{FlagKey, SUBJECT_LIMIT_BYTES, SegmentKey};
 
 record! {
     /// The flag file.
@@ -25,8 +28,9 @@ record! {
         features: Features = "{}",
         /// Experiments; none can be run yet, so only an empty map is taken.
         experiments: NoExperiments = "{}",
+        /// Conditions with a name, for the rules of any flag.
+        segments: Segments = "{}",
     }
-    later: "segments";
 }
 
 record! {
@@ -62,20 +66,27 @@ record! {
         end_date: Soft<Instant>,
         /// Points per day by which a gradual flag rises.
         gradual_increment: Soft<Increment>,
+        /// Flags that are asked first; unless they answer as they must, this one is off.
+        prerequisites: Soft<Vec<PrerequisiteSpec>>,
         /// Who never is on the new path.
         denylist: Soft<SubjectSet>,
         /// Who alone is on the new path; an empty list is nobody, left out is no list.
         allowlist: Soft<SubjectSet>,
+        /// Who is on before any rule is asked.
+        beta_users: Soft<SubjectSet>,
+        /// Whom the flag targets: the first rule that matches decides.
+        rules: Soft<Vec<RuleSpec>>,
         /// The percentage of subjects that is on the new path.
         percentage: Soft<Threshold>,
         /// Replaces the key in the hash, to give several flags the same people.
         cohort: Soft<FlagKey>,
-        /// What holds when nothing else decides.
-        default: Soft<bool>,
+        /// Between what a flag of type `variant` chooses; as a list, or a map by name in its order.
+        variants: Soft<VariantsSpec>,
+        /// What holds when nothing else decides; of a flag with variants the one for those who do not take part.
+        default: Soft<Spotted<Fallback>>,
         /// Those for whom the flag is on are served by legacy and only copied to the new path.
         shadow_mode: Soft<bool>,
     }
-    later: "beta_users", "prerequisites", "rules", "segments", "variants";
 }
 
 words! {
@@ -122,6 +133,34 @@ impl Decode for Features {
         Shape::Map {
             key: FlagKey::NAME,
             value: Box::new(FlagRecord::shape()),
+        }
+    }
+}
+
+/// The segments of a file. One that cannot be read is left out, so that the others are still checked together.
+#[derive(Clone, Debug, Default)]
+pub struct Segments(pub Vec<(SegmentKey, Spotted<ConditionSpec>)>);
+
+impl Decode for Segments {
+    fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
+        let mut segments = Vec::new();
+        for entry in decoder.entries(node, "a map")? {
+            let condition = decoder.member(entry);
+            match SegmentKey::parse(&entry.key) {
+                Ok(key) => segments.extend(condition.map(|condition| (key, condition))),
+                Err(error) => {
+                    let what = format!("{} is no segment's name: {error}", quote(&entry.key));
+                    decoder.refuse::<()>(entry.mark, what, SegmentKey::REMEDY);
+                }
+            }
+        }
+        Some(Self(segments))
+    }
+
+    fn shape() -> Shape {
+        Shape::Map {
+            key: SegmentKey::NAME,
+            value: Box::new(ConditionSpec::shape()),
         }
     }
 }
@@ -177,12 +216,9 @@ impl Decode for NoExperiments {
 
 impl Decode for FlagType {
     fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
-        match node.text() {
-            Some("targeted" | "variant") => decoder.later_word(node),
-            text => match Self::ALL.into_iter().find(|known| text == Some(known.as_str())) {
-                Some(known) => Some(known),
-                None => decoder.expected_word(node, &Self::ALL.map(Self::as_str)),
-            },
+        match Self::ALL.into_iter().find(|known| node.text() == Some(known.as_str())) {
+            Some(known) => Some(known),
+            None => decoder.expected_word(node, &Self::ALL.map(Self::as_str)),
         }
     }
 
@@ -191,6 +227,8 @@ impl Decode for FlagType {
             Self::Boolean => "On or off; lists and a percentage may decide.",
             Self::Gradual => "Its percentage rises from `start_date` on.",
             Self::Percentage => "Its `percentage` decides, and has to be set.",
+            Self::Targeted => "Its `rules` are what it is for; `enabled: true` alone is on for nobody.",
+            Self::Variant => "It chooses between `variants`.",
         };
         Shape::words(Self::ALL.map(|known| (known.as_str(), doc(known))))
     }
@@ -232,57 +270,6 @@ impl Scalar for VariableName {
         } else {
             Err(Misfit::Kind)
         }
-    }
-}
-
-/// A date with its time and offset, in milliseconds since 1970-01-01T00:00:00Z.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Instant(pub i64);
-
-impl Instant {
-    /// Reads an RFC 3339 date: `2026-01-01T00:00:00Z`, `2026-01-01T01:00:00.5+01:00`.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        // The library takes more forms than the RFC: without seconds, with a zone's name, with a week.
-        let (date, rest) = text.split_at_checked(19)?;
-        let shape = b"dddd-dd-ddTdd:dd:dd";
-        let fits = |(byte, shape): (u8, &u8)| {
-            if *shape == b'd' {
-                byte.is_ascii_digit()
-            } else {
-                byte == *shape
-            }
-        };
-        let date_fits = date.bytes().map(|byte| byte.to_ascii_uppercase()).zip(shape).all(fits);
-        let offset = match rest.strip_prefix('.') {
-            Some(fraction) => {
-                let offset = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
-                if offset.len() == fraction.len() {
-                    return None;
-                }
-                offset
-            }
-            None => rest,
-        };
-        let offset_fits = match offset.as_bytes() {
-            [b'Z' | b'z'] => true,
-            [b'+' | b'-', a, b, b':', c, d] => [a, b, c, d].into_iter().all(u8::is_ascii_digit),
-            _ => false,
-        };
-        (date_fits && offset_fits)
-            .then(|| text.parse::<Timestamp>().ok())
-            .flatten()
-            .map(|at| Self(at.as_millisecond()))
-    }
-}
-
-impl Scalar for Instant {
-    const NAME: &'static str = "date";
-    const KIND: &'static str = "a date with time and offset (RFC 3339)";
-    const REMEDY: &'static str = "write it as in \"2026-01-01T00:00:00Z\"";
-
-    fn read(text: &str) -> Result<Self, Misfit> {
-        Self::parse(text).ok_or(Misfit::Kind)
     }
 }
 
@@ -380,6 +367,7 @@ impl Document {
     /// The file as a layer. What contradicts itself within one flag goes to `problems`.
     #[must_use]
     pub fn into_layer(self, problems: &mut Problems) -> Layer {
+        let segments = self.segments.0.into_iter().collect();
         let mut flags = BTreeMap::new();
         for (key, record) in self.features.0 {
             let members = record.into_members(&key, problems);
@@ -391,7 +379,7 @@ impl Document {
                 },
             );
         }
-        Layer { flags }
+        Layer { flags, segments }
     }
 }
 
@@ -409,7 +397,9 @@ impl FlagRecord {
         let demanded_are_read = self.percentage.0.is_some()
             && self.start_date.0.is_some()
             && self.end_date.0.is_some()
-            && self.gradual_increment.0.is_some();
+            && self.gradual_increment.0.is_some()
+            && self.variants.0.is_some()
+            && self.default.0.is_some();
         let texts =
             |map: Map<String, At<String>>| map.0.into_iter().map(|(key, text)| (key.value, text.value)).collect();
         Members {
@@ -432,10 +422,14 @@ impl FlagRecord {
             start_date: sourced(self.start_date.0, |instant| instant.0),
             end_date: sourced(self.end_date.0, |instant| instant.0),
             gradual_increment: sourced(self.gradual_increment.0, |increment| increment.0),
+            prerequisites: sourced(self.prerequisites.0, |list| list),
             denylist: sourced(self.denylist.0, |list| list),
             allowlist: sourced(self.allowlist.0, |list| list),
+            beta_users: sourced(self.beta_users.0, |list| list),
+            rules: sourced(self.rules.0, |list| list),
             percentage: sourced(self.percentage.0, |threshold| threshold),
             cohort: sourced(self.cohort.0, |key| key),
+            variants: sourced(self.variants.0, |list| list),
             default: sourced(self.default.0, |value| value),
             shadow_mode: sourced(self.shadow_mode.0, |value| value),
         }

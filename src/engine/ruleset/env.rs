@@ -14,7 +14,7 @@ use super::layer::{Entry, Layer, Members, Setting, Sourced};
 use super::problem::{Place, Problems, near, quote};
 use crate::engine::flags::Threshold;
 use crate::engine::flags::bucket::PercentError;
-use crate::engine::flags::model::Origin;
+use crate::engine::flags::origin::Origin;
 use crate::engine::flags::subjects::SubjectSet;
 use crate::engine::vocab::FlagKey;
 
@@ -131,7 +131,10 @@ pub fn read(variables: &BTreeMap<String, String>, mut named: Vec<Named>, problem
         })
         .collect();
     Environment {
-        layer: Layer { flags },
+        layer: Layer {
+            flags,
+            ..Layer::default()
+        },
         system_enabled: system_enabled(variables, problems),
     }
 }

@@ -6,12 +6,16 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 
+use super::conditions::ConditionSpec;
 use super::decode::Layered;
 use super::problem::Place;
+use super::spot::Spotted;
+use super::targets::{Fallback, PrerequisiteSpec, RuleSpec, VariantsSpec};
 use crate::engine::flags::Threshold;
-use crate::engine::flags::model::{FlagType, Kind, Member, Origin};
+use crate::engine::flags::model::{FlagType, Kind, Member};
+use crate::engine::flags::origin::Origin;
 use crate::engine::flags::subjects::SubjectSet;
-use crate::engine::vocab::FlagKey;
+use crate::engine::vocab::{FlagKey, SegmentKey};
 
 /// A value and where it was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,16 +112,24 @@ members! {
     end_date: i64 = EndDate,
     /// In units of 0.0001 points per day.
     gradual_increment: u64 = GradualIncrement,
+    /// What is asked first.
+    prerequisites: Vec<PrerequisiteSpec> = Prerequisites,
     /// Who never is on the new path.
     denylist: SubjectSet = Denylist,
     /// Who alone is.
     allowlist: SubjectSet = Allowlist,
+    /// Who is on before any rule is asked.
+    beta_users: SubjectSet = BetaUsers,
+    /// Whom it targets.
+    rules: Vec<RuleSpec> = Rules,
     /// The share that is.
     percentage: Threshold = Percentage,
     /// Replaces the key in the hash.
     cohort: FlagKey = Cohort,
+    /// Between what it chooses.
+    variants: VariantsSpec = Variants,
     /// What is left.
-    default: bool = Default,
+    default: Spotted<Fallback> = Default,
     /// Only copied.
     shadow_mode: bool = ShadowMode,
 }
@@ -136,12 +148,17 @@ pub struct Entry {
 pub struct Layer {
     /// By key.
     pub flags: BTreeMap<FlagKey, Entry>,
+    /// Conditions with a name.
+    pub segments: BTreeMap<SegmentKey, Spotted<ConditionSpec>>,
 }
 
 impl Layer {
     /// This source over a weaker one: the flags of both.
     #[must_use]
     pub fn over(mut self, weaker: Self) -> Self {
+        for (key, below) in weaker.segments {
+            self.segments.entry(key).or_insert(below);
+        }
         for (key, below) in weaker.flags {
             match self.flags.entry(key) {
                 Slot::Vacant(slot) => {
@@ -184,7 +201,7 @@ mod tests {
     prop_compose! {
         fn layer()(flags in prop::collection::btree_map("[a-c]", members(), 0..4)) -> Layer {
             let entry = |members| Entry { place: Place::whole("somewhere"), members };
-            Layer { flags: flags.into_iter().map(|(key, members)| (FlagKey::parse(&key).unwrap(), entry(members))).collect() }
+            Layer { flags: flags.into_iter().map(|(key, members)| (FlagKey::parse(&key).unwrap(), entry(members))).collect(), ..Layer::default() }
         }
     }
 

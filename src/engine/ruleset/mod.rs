@@ -6,14 +6,19 @@
 
 mod check;
 pub mod compile;
+pub mod conditions;
 pub mod decode;
 pub mod document;
 pub mod env;
 pub mod import;
+pub mod instant;
 pub mod layer;
 mod matching;
 pub mod problem;
+mod resolve;
 pub mod route;
+pub mod spot;
+pub mod targets;
 pub mod yaml;
 
 use http::{HeaderMap, Method};

@@ -8,7 +8,7 @@
 macro_rules! record {
     (
         $(#[doc = $doc:literal])+
-        pub struct $name:ident {
+        $vis:vis struct $name:ident {
             $(
                 $(#[doc = $member_doc:literal])+
                 $member:ident: $type:ty $(= $default:literal)?,
@@ -19,7 +19,7 @@ macro_rules! record {
         $(#[doc = $doc])+
         #[derive(Clone, Debug)]
         #[allow(dead_code, reason = "a member whose only value is its default is there to be checked")]
-        pub struct $name {
+        $vis struct $name {
             $(
                 $(#[doc = $member_doc])+
                 pub $member: $type,
@@ -69,6 +69,7 @@ macro_rules! record {
                             },
                         },
                     )*],
+                    others: None,
                 })
             }
         }

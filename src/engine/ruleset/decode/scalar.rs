@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Decode, Decoder, Shape};
 use crate::engine::ruleset::yaml::{Node, Value};
-use crate::engine::vocab::{FlagKey, KeyError, RouteKey};
+use crate::engine::vocab::{FlagKey, KeyError, RouteKey, SegmentKey};
 
 /// A type that is written as one scalar.
 pub trait Scalar: Sized {
@@ -180,6 +180,7 @@ macro_rules! key_scalar {
 
 key_scalar! {
     FlagKey = "flag key", "a flag's key";
+    SegmentKey = "segment name", "a segment's name";
     RouteKey = "route name", "a route's name";
 }
 

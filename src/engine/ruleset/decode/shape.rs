@@ -52,6 +52,8 @@ pub struct RecordShape {
     pub doc: String,
     /// In the order of their declaration.
     pub members: Vec<Member>,
+    /// What may be written under any other name; `None` where there are no others.
+    pub others: Option<Shape>,
 }
 
 /// One member of a record.
