@@ -78,3 +78,42 @@ async fn file_that_is_no_such_form_is_refused_and_nothing_is_written() {
         assert_eq!(done.code, 2, "{bad:?}: {done:?}");
     }
 }
+
+#[tokio::test]
+async fn flagd_file_is_imported_and_what_does_not_map_is_off_and_told_by_the_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("flags.json");
+    let flag = |targeting: &str| {
+        format!(
+            r#"{{"state": "ENABLED", "variants": {{"on": true, "off": false}}, "defaultVariant": "off", "targeting": {targeting}}}"#
+        )
+    };
+    let good = flag(r#"{"if": [{"ends_with": [{"var": "email"}, "@example.com"]}, "on"]}"#);
+    let bad = flag(r#"{"if": [{"var": "beta"}, "on"]}"#);
+    let path = file.to_str().unwrap();
+
+    fs::write(&file, format!(r#"{{"flags": {{"good": {good}}}}}"#)).unwrap();
+    let done = flags(&["import", "--from", "flagd", path]).await;
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(done.stdout.contains("operator: ends_with"), "{done:?}");
+
+    fs::write(
+        &file,
+        format!(r#"{{"flags": {{"good": {good},{}"bad": {bad}}}}}"#, "\n"),
+    )
+    .unwrap();
+    let done = flags(&["import", "--from", "flagd", path]).await;
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(
+        done.stdout.ends_with("  bad:\n    type: boolean\n    enabled: false\n"),
+        "{done:?}"
+    );
+    assert!(
+        done.stderr.contains(&format!("{path}:2:")) && done.stderr.contains("not mapped: bad: "),
+        "{done:?}"
+    );
+    assert!(
+        done.stderr.ends_with("2 flags, 1 not mapped and therefore off\n"),
+        "{done:?}"
+    );
+}

@@ -36,6 +36,8 @@ pub(in crate::cli) struct ImportArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum From {
+    /// A flagd file: flags with state, variants, defaultVariant and targeting; $evaluators
+    Flagd,
     /// Records of integration flags: name, type, status, percentage, start_date, end_date, conditions, description
     S0,
     /// Rows of a rollout table: name, enabled, shadow_mode, allowlist, denylist, percent_rollout, active
@@ -47,6 +49,7 @@ impl ImportArgs {
     /// be kept, so it is off. 2: the file is not of this form, or cannot be read; nothing is written.
     pub fn execute(&self) -> ExitCode {
         let form = match self.from {
+            From::Flagd => Form::Flagd,
             From::S0 => Form::Integration,
             From::S1 => Form::Rollout,
         };
@@ -93,7 +96,7 @@ impl ImportArgs {
         let Some(path) = &self.file else {
             return match self.from {
                 From::S0 => Ok(("catalogue".to_owned(), CATALOGUE.as_bytes().to_vec())),
-                From::S1 => Err("which file? only `--from s0` has one of its own".to_owned()),
+                From::Flagd | From::S1 => Err("which file? only `--from s0` has one of its own".to_owned()),
             };
         };
         let name = if path == Path::new("-") {

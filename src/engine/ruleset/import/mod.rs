@@ -5,11 +5,12 @@
 //! was read. A flag whose meaning cannot be kept comes out switched off, never as something near it. The forms are read in
 //! the files beside this one; reading and writing files is left to the caller.
 
+mod flagd;
 mod integration;
 mod rollout;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ use crate::engine::vocab::{FlagKey, Revision};
 /// What wrote the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
+    /// A flagd file: `flags` with `state`, `variants`, `defaultVariant`, `targeting`.
+    Flagd,
     /// Records of integration flags: `name`, `type`, `status`, `percentage`, `start_date`, `end_date`, `conditions`.
     Integration,
     /// Rows of a rollout table: `name`, `enabled`, `shadow_mode`, `allowlist`, `denylist`, `percent_rollout`, `active`.
@@ -104,15 +107,23 @@ pub fn import(form: Form, file: &Arc<str>, text: &str, now_ms: i64) -> Result<Im
         file,
         problems: &mut problems,
         notes: Vec::new(),
+        segments: Vec::new(),
         flags: Vec::new(),
+        keys: BTreeSet::new(),
     };
     match form {
+        Form::Flagd => flagd::read(&tree, &mut import),
         Form::Integration => integration::read(&tree, &mut import),
         Form::Rollout => rollout::read(&tree, &mut import),
     }
-    let Import { mut notes, flags, .. } = import;
+    let Import {
+        mut notes,
+        segments,
+        flags,
+        ..
+    } = import;
     let count = flags.len();
-    let tree = document(flags, tree.mark);
+    let tree = document(segments, flags, tree.mark);
     let document: Option<Document> = Decoder::new(file, &mut problems).run(&tree);
     let compiled = compile::compile(Input {
         revision: Revision(1),
@@ -136,8 +147,12 @@ pub fn import(form: Form, file: &Arc<str>, text: &str, now_ms: i64) -> Result<Im
     })
 }
 
-fn document(flags: Vec<Entry<'_>>, mark: Mark) -> Node<'_> {
-    map(mark, vec![entry("features", mark, map(mark, flags))])
+fn document<'t>(segments: Vec<Entry<'t>>, flags: Vec<Entry<'t>>, mark: Mark) -> Node<'t> {
+    let mut sections = vec![entry("features", mark, map(mark, flags))];
+    if !segments.is_empty() {
+        sections.insert(0, entry("segments", mark, map(mark, segments)));
+    }
+    map(mark, sections)
 }
 
 /// Members that other systems keep for themselves; nobody misses them.
@@ -148,7 +163,10 @@ struct Import<'i, 't> {
     file: &'i Arc<str>,
     problems: &'i mut Problems,
     notes: Vec<Note>,
+    segments: Vec<Entry<'t>>,
     flags: Vec<Entry<'t>>,
+    /// Of the flags that have begun.
+    keys: BTreeSet<String>,
 }
 
 /// A flag that is being made.
@@ -156,6 +174,8 @@ struct Draft<'t> {
     key: String,
     mark: Mark,
     members: Vec<Entry<'t>>,
+    /// Whether its meaning could not be kept.
+    is_lost: bool,
 }
 
 impl<'t> Import<'_, 't> {
@@ -177,6 +197,12 @@ impl<'t> Import<'_, 't> {
         self.note(Outcome::Changed, mark, &draft.key, what);
     }
 
+    /// Says that the flag's meaning cannot be kept.
+    fn lost(&mut self, draft: &mut Draft<'_>, mark: Mark, what: impl Into<String>) {
+        draft.is_lost = true;
+        self.note(Outcome::NotMapped, mark, &draft.key, what);
+    }
+
     /// Begins a flag, unless no flag can have this key.
     fn draft(&mut self, name: &Node<'t>) -> Option<Draft<'t>> {
         let Some(text) = name.text() else {
@@ -192,7 +218,7 @@ impl<'t> Import<'_, 't> {
             self.problem(name.mark, what, FlagKey::REMEDY);
             return None;
         }
-        if self.flags.iter().any(|flag| flag.key == text) {
+        if !self.keys.insert(text.to_owned()) {
             let what = format!("the flag {} is here a second time", quote(text));
             self.problem(name.mark, what, "remove one of the two");
             return None;
@@ -201,6 +227,7 @@ impl<'t> Import<'_, 't> {
             key: text.to_owned(),
             mark: name.mark,
             members: Vec::new(),
+            is_lost: false,
         })
     }
 
@@ -209,9 +236,11 @@ impl<'t> Import<'_, 't> {
         let order = member_names();
         let rank = |entry: &Entry<'_>| order.iter().position(|name| *name == entry.key);
         draft.members.sort_by_key(rank);
-        let members: Vec<&str> = draft.members.iter().map(|entry| &*entry.key).collect();
-        let what = members.join(", ");
-        self.note(Outcome::Mapped, draft.mark, &draft.key, what);
+        if !draft.is_lost {
+            let members: Vec<&str> = draft.members.iter().map(|entry| &*entry.key).collect();
+            let what = members.join(", ");
+            self.note(Outcome::Mapped, draft.mark, &draft.key, what);
+        }
         self.flags
             .push(entry(draft.key, draft.mark, map(draft.mark, draft.members)));
     }

@@ -50,5 +50,6 @@ fn rules(imported: &Imported) -> Ruleset {
     compiled.expect("what was written compiles").0
 }
 
+mod flagd;
 mod integration;
 mod rollout;
