@@ -58,6 +58,7 @@ fn rules(members: &str, sample: Threshold) -> Ruleset {
         revision: Revision(1),
         environment: "production",
         document,
+        runtime: Default::default(),
         variables: &BTreeMap::new(),
         routes: (0..COUNT).map(|n| route(n, sample)).collect(),
         copies: [Copies::DryRun; 2],

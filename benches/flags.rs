@@ -113,6 +113,7 @@ fn rules(file: &str) -> Ruleset {
         revision: Revision(1),
         environment: "production",
         document,
+        runtime: Default::default(),
         variables: &BTreeMap::new(),
         routes: Vec::new(),
         copies: [Copies::DryRun; 2],

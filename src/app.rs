@@ -26,7 +26,8 @@ use crate::config::{Address, Config, Workers};
 use crate::control::source::{Before, Read, Source};
 use crate::control::{Actor, Control, Parts, publish};
 use crate::engine::guard::KillSet;
-use crate::engine::ruleset::problem::Problem;
+use crate::engine::ruleset::edit::RuntimeLayers;
+use crate::engine::ruleset::problem::{Problem, Problems};
 use crate::engine::ruleset::{Ruleset, StoredMark};
 use crate::engine::vocab::Revision;
 use crate::live::{Ends, Live};
@@ -137,16 +138,25 @@ pub fn compile(options: &Options) -> Result<Compiled, Vec<Problem>> {
         marks: &[],
         now_ms: clock::unix_ms(),
     };
-    let Read {
-        config,
-        rules,
-        warnings,
-    } = source.read(before).0?;
+    let Read { files, rules, warnings } = source.read(before, RuntimeLayers::default()).0?;
     Ok(Compiled {
-        config,
+        config: files.config.clone(),
         rules,
         warnings,
     })
+}
+
+/// That what was said at run time cannot be in force, for the operator.
+fn misfit(problems: &[Problem]) -> String {
+    let first = problems.first().map(ToString::to_string).unwrap_or_default();
+    let more = match problems.len() {
+        0 | 1 => String::new(),
+        n => format!(" (and {} more)", n - 1),
+    };
+    format!(
+        "what was said about flags at run time does not go together with the files: {first}{more}; correct the files, or \
+         the flags over the API, then restart"
+    )
 }
 
 /// Starts an instance. It serves when this returns.
@@ -177,7 +187,11 @@ pub fn start_with(options: Options, mut inherited: Inherited) -> Result<App, Sta
         marks: &[],
         now_ms: clock::unix_ms(),
     };
-    let first = source.read(none).0.map_err(StartError::Problems)?.config;
+    let alone = source
+        .read(none, RuntimeLayers::default())
+        .0
+        .map_err(StartError::Problems)?;
+    let first = alone.files.config.clone();
     let mut guest = match &first.handover {
         Some(socket) => Guest::ask(socket).map_err(StartError::Handover)?,
         None => None,
@@ -207,12 +221,23 @@ pub fn start_with(options: Options, mut inherited: Inherited) -> Result<App, Sta
             reached: mark.reached,
         })
         .collect();
-    let (read, fingerprint) = source.read(Before { marks: &marks, ..none });
-    let Read {
-        mut config,
-        rules,
-        warnings,
-    } = read.map_err(StartError::Problems)?;
+    let before = Before { marks: &marks, ..none };
+    let mut unfit = Problems::default();
+    let runtime = RuntimeLayers::read(opened.layers.revision, opened.layers.stored, &mut unfit);
+    let unfit = unfit.verdict().err();
+    let (mut read, fingerprint) = source.read(before, runtime.clone());
+    // What was said at run time and what the files say do not go together: legacy serves, and the API can mend it.
+    let apart = match (&unfit, &read) {
+        (Some(problems), _) => Some(misfit(problems)),
+        (None, Err(problems)) if !runtime.is_empty() => {
+            let why = misfit(problems);
+            read = source.read(before, RuntimeLayers::default()).0;
+            Some(why)
+        }
+        (None, _) => None,
+    };
+    let Read { files, rules, warnings } = read.map_err(StartError::Problems)?;
+    let mut config = files.config.clone();
     // Both readings are of the same files but for the moment between them; the sockets are open by the first.
     config.listeners = first.listeners;
     for warning in &warnings {
@@ -226,11 +251,10 @@ pub fn start_with(options: Options, mut inherited: Inherited) -> Result<App, Sta
         kills.join(&opened.kills);
         kills.join(&handed_kills);
     });
-    if let Some(unreadable) = &opened.unreadable {
-        let why = unreadable.to_string();
+    if let Some(why) = opened.unreadable.as_ref().map(ToString::to_string).or(apart) {
         tracing::error!(
             state = why,
-            "the state could not be read, so nobody knows what was killed: legacy answers everything until a restart that can read it"
+            "the state could not be used: legacy answers everything until a restart that can use it"
         );
         live.health.set_state_unreadable(why);
         live.kills.state_unreadable();
@@ -246,6 +270,8 @@ pub fn start_with(options: Options, mut inherited: Inherited) -> Result<App, Sta
         store: opened.store,
         source,
         config: config.clone(),
+        files,
+        runtime,
         fingerprint,
         draining: draining.clone(),
     };

@@ -14,8 +14,8 @@ use axum::{Json as Answer, Router};
 
 use super::dto::{Divergences, Fault, KillRequest, Killed, Readiness, RearmRequest, Rearmed, State as Ready, Status};
 use super::refusal::Refusal;
-use super::room::{self, Json, May, Metrics, Name, Read, Rearm, Room};
-use super::{readiness, status};
+use super::room::{self, Json, May, Metrics, Name, Query, REASON_CHARS, Read, Rearm, Room};
+use super::{audit, flags, readiness, status};
 use crate::config::Role;
 use crate::control::{Kind, NameError, RearmError};
 use crate::engine::guard::KillTarget;
@@ -23,9 +23,6 @@ use crate::engine::ruleset::problem::quote;
 use crate::engine::vocab::SubjectHash;
 use crate::live::divergences::REMEMBERED;
 use crate::live::page;
-
-/// The longest reason that is kept, in characters.
-const REASON_CHARS: usize = 1_000;
 
 /// What an emergency token may leave unsaid.
 const EMERGENCY: &str = "Emergency action";
@@ -40,10 +37,22 @@ pub(super) fn router(room: &Arc<Room>) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(show_status))
         .route("/api/v1/divergences", get(divergences))
+        .route("/api/v1/audit", get(audit::list))
+        .route("/api/v1/audit/verify", get(audit::verify))
         .route("/api/v1/kill", post(kill_all))
         .route("/api/v1/rearm", post(rearm_all))
         .route("/api/v1/routes/{name}/kill", post(kill_route))
         .route("/api/v1/routes/{name}/rearm", post(rearm_route))
+        .route("/api/v1/feature-flags", get(flags::list).post(flags::create))
+        .route(
+            "/api/v1/feature-flags/{name}",
+            get(flags::show)
+                .put(flags::put)
+                .patch(flags::patch)
+                .delete(flags::delete),
+        )
+        .route("/api/v1/feature-flags/{name}/history", get(flags::history))
+        .route("/api/v1/feature-flags/{name}/rollback", post(flags::rollback))
         .route("/api/v1/feature-flags/{name}/kill", post(kill_flag))
         .route("/api/v1/feature-flags/{name}/rearm", post(rearm_flag))
         .route("/api/v1/targets/{name}/kill", post(kill_named))
@@ -81,28 +90,11 @@ async fn divergences(
     _: May<Read>,
     OriginalUri(uri): OriginalUri,
 ) -> Result<Answer<Divergences>, Refusal> {
-    let members = room::query(uri.query(), &["route", "limit", "before"])?;
-    let member = |name: &str| {
-        members
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
-    };
-    let number = |name: &str, most: u64| match member(name) {
-        None => Ok(None),
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|n| (1..=most).contains(n))
-            .map(Some)
-            .ok_or_else(|| {
-                let detail = format!("`{name}` is {}, not a whole number of at least 1", quote(text));
-                Refusal::new(Fault::BadRequest, detail, format!("{name} is at most {most}"))
-            }),
-    };
-    let limit = number("limit", REMEMBERED as u64)?.map_or(100, |limit| usize::try_from(limit).unwrap_or(REMEMBERED));
-    let before = number("before", u64::MAX)?.unwrap_or(u64::MAX);
-    let route = member("route");
+    let query = Query::read(uri.query(), &["route", "limit", "before"])?;
+    let limit = query.number("limit", REMEMBERED as u64)?;
+    let limit = limit.map_or(100, |limit| usize::try_from(limit).unwrap_or(REMEMBERED));
+    let before = query.number("before", u64::MAX)?.unwrap_or(u64::MAX);
+    let route = query.text("route");
     let live = room.control.live();
     if let Some(route) = route
         && !live.registry.routes().iter().any(|(key, _)| key.as_str() == route)

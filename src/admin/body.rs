@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
@@ -17,6 +18,26 @@ const DEPTH_LIMIT: usize = 64;
 
 /// Reads a body whole. One that is empty is the default of its type.
 pub(super) async fn read<T: DeserializeOwned + Default>(headers: &HeaderMap, body: Body) -> Result<T, Refusal> {
+    let bytes = whole(headers, body).await?;
+    if bytes.is_empty() {
+        return Ok(T::default());
+    }
+    parse(&bytes)
+}
+
+/// Reads a body whole, as text for a reader of its own. An empty one is no JSON, which that reader says.
+pub(super) async fn text(headers: &HeaderMap, body: Body) -> Result<String, Refusal> {
+    let bytes = whole(headers, body).await?;
+    if depth(&bytes) > DEPTH_LIMIT {
+        return Err(too_deep());
+    }
+    String::from_utf8(bytes.into()).map_err(|_| {
+        let detail = "the body has a byte that is no UTF-8 text";
+        Refusal::new(Fault::BadRequest, detail, "send JSON in UTF-8")
+    })
+}
+
+async fn whole(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
     let declared = headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -32,13 +53,10 @@ pub(super) async fn read<T: DeserializeOwned + Default>(headers: &HeaderMap, bod
         Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
         Err(_) => return Err(Refusal::new(Fault::BadRequest, "the body broke off", "send it whole")),
     };
-    if bytes.is_empty() {
-        return Ok(T::default());
-    }
-    if !has_type {
+    if !bytes.is_empty() && !has_type {
         return Err(not_json());
     }
-    parse(&bytes)
+    Ok(bytes)
 }
 
 fn too_large() -> Refusal {
@@ -69,12 +87,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     if depth(bytes) > DEPTH_LIMIT {
-        let detail = "objects and arrays are nested at most 64 deep here";
-        return Err(Refusal::new(
-            Fault::BodyTooDeep,
-            detail,
-            "send the members that the API names",
-        ));
+        return Err(too_deep());
     }
     let unfit = |why: &str| {
         let detail = format!("the body does not say what is needed: {why}");
@@ -90,6 +103,11 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
         return Err(unfit("it is no object"));
     }
     serde_json::from_slice(bytes).map_err(|error| unfit(&error.to_string()))
+}
+
+fn too_deep() -> Refusal {
+    let detail = "objects and arrays are nested at most 64 deep here";
+    Refusal::new(Fault::BodyTooDeep, detail, "send the members that the API names")
 }
 
 /// How deeply objects and arrays are nested, also in what is no JSON.

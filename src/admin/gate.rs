@@ -24,6 +24,8 @@ use crate::control::Actor;
 /// What a request wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
+    /// Change a flag.
+    Change,
     /// Kill.
     Kill,
     /// Read the metrics page, where it is closed.
@@ -32,21 +34,25 @@ pub(super) enum Need {
     Read,
     /// Lift a kill.
     Rearm,
+    /// Take a flag's last change back.
+    Rollback,
     /// Read the status.
     Status,
 }
 
 impl Need {
     const fn is_change(self) -> bool {
-        matches!(self, Need::Kill | Need::Rearm)
+        matches!(self, Need::Change | Need::Kill | Need::Rearm | Need::Rollback)
     }
 
     const fn phrase(self) -> &'static str {
         match self {
+            Need::Change => "change flags",
             Need::Kill => "kill",
             Need::Metrics => "read metrics",
             Need::Read => "read this",
             Need::Rearm => "re-arm",
+            Need::Rollback => "roll back",
             Need::Status => "read the status",
         }
     }
@@ -56,7 +62,7 @@ const fn may(role: Role, need: Need) -> bool {
     match role {
         Role::Admin | Role::Operator => true,
         Role::Viewer => !need.is_change(),
-        Role::Emergency => matches!(need, Need::Kill | Need::Status),
+        Role::Emergency => matches!(need, Need::Kill | Need::Rollback | Need::Status),
         Role::Client => false,
     }
 }
@@ -296,13 +302,21 @@ mod tests {
     #[test]
     fn each_role_may_do_exactly_its_part() {
         let gate = gate();
-        let needs = [Need::Status, Need::Read, Need::Metrics, Need::Kill, Need::Rearm];
+        let needs = [
+            Need::Status,
+            Need::Read,
+            Need::Metrics,
+            Need::Kill,
+            Need::Rollback,
+            Need::Rearm,
+            Need::Change,
+        ];
         for (name, allowed) in [
-            ("ann", [true; 5]),
-            ("olga", [true; 5]),
-            ("vic", [true, true, true, false, false]),
-            ("eve", [true, false, false, true, false]),
-            ("cli", [false; 5]),
+            ("ann", [true; 7]),
+            ("olga", [true; 7]),
+            ("vic", [true, true, true, false, false, false, false]),
+            ("eve", [true, false, false, true, true, false, false]),
+            ("cli", [false; 7]),
         ] {
             for (need, allowed) in needs.into_iter().zip(allowed) {
                 let entered = enter(&gate, name, need);
@@ -348,7 +362,7 @@ mod tests {
         for need in [Need::Status, Need::Read, Need::Metrics] {
             assert!(gate.admit(need, &HeaderMap::new(), peer(), NOW).is_ok());
         }
-        for need in [Need::Kill, Need::Rearm] {
+        for need in [Need::Kill, Need::Rearm, Need::Change, Need::Rollback] {
             let refusal = gate.admit(need, &with("Bearer x"), peer(), NOW).unwrap_err();
             assert_eq!(refusal.fault, Fault::Unauthorized);
             assert!(refusal.problem.remedy.contains("understudy token new --role operator"));

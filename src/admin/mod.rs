@@ -5,12 +5,14 @@
 //! holder may do, and what every refusal looks like, is decided here; what a kill does belongs to `control`.
 //!
 //! The way through the files: `server` takes a connection, looks at the host and the clock, and audits what was refused;
-//! `api` lists the paths; `room` lets a request in and reads what it brought; `status` and `readiness` turn the state in
+//! `api` lists the paths, `flags` has those about flags; `room` lets a request in and reads what it brought; `status` and `readiness` turn the state in
 //! memory into answers.
 
 mod api;
+mod audit;
 mod body;
 pub mod dto;
+mod flags;
 mod gate;
 mod hosts;
 mod readiness;

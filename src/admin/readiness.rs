@@ -82,6 +82,16 @@ pub(super) fn readiness(facts: &Facts) -> Readiness {
         remedy,
     );
 
+    let changes = "the disk refused the last change of flags: none is taken until it takes them again".to_owned();
+    let remedy = "see `store` in the status and to the disk; kills work all the same";
+    add(
+        store.change_error.is_some(),
+        State::Degraded,
+        "changes_refused",
+        changes,
+        remedy,
+    );
+
     let refused = "the newest rules on disk are refused; older ones serve".to_owned();
     let remedy = "run `understudy check --config FILE`, correct what it names; the files are read again by themselves";
     add(

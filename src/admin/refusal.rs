@@ -8,7 +8,7 @@ use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::dto::{Fault, Problem};
+use super::dto::{Fault, Finding, Problem};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +48,12 @@ impl Refusal {
     /// The same with names that look like the one that was not found.
     pub fn near(mut self, near: Vec<String>) -> Self {
         self.problem.near = near;
+        self
+    }
+
+    /// The same with everything that is wrong with what was sent.
+    pub fn findings(mut self, findings: Vec<Finding>) -> Self {
+        self.problem.problems = findings;
         self
     }
 

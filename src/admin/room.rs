@@ -19,6 +19,8 @@ use super::gate::{Gate, Need, Visitor};
 use super::refusal::Refusal;
 use crate::config::{Role, TOKEN_PREFIX};
 use crate::control::{Actor, Control};
+use crate::engine::ruleset::document::Instant;
+use crate::engine::ruleset::problem::quote;
 use crate::telemetry::clock;
 
 /// See the module.
@@ -57,7 +59,7 @@ macro_rules! needs {
     };
 }
 
-needs!(Kill, Metrics, Read, Rearm, Status);
+needs!(Change, Kill, Metrics, Read, Rearm, Rollback, Status);
 
 /// A visitor who may do what `N` says.
 #[derive(Debug)]
@@ -126,20 +128,95 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for Json<T> {
     }
 }
 
-/// The members of a query, each at most once and none beside `known`.
-pub(super) fn query(query: Option<&str>, known: &[&str]) -> Result<Vec<(String, String)>, Refusal> {
-    let refuse = |detail: String| Refusal::new(Fault::BadRequest, detail, format!("known are {}", known.join(", ")));
-    let mut members: Vec<(String, String)> = Vec::new();
-    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        if !known.contains(&name.as_ref()) {
-            return Err(refuse("the query has a member that is not known".to_owned()));
-        }
-        if members.iter().any(|(first, _)| *first == name) {
-            return Err(refuse(format!("the query has `{name}` twice")));
-        }
-        members.push((name.into_owned(), value.into_owned()));
+/// The JSON that a request brings, as it was written; read by [`body::text`].
+#[derive(Debug)]
+pub(super) struct Body(pub String);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        let (parts, body) = request.into_parts();
+        body::text(&parts.headers, body).await.map(Self)
     }
-    Ok(members)
+}
+
+/// The members of a query, each at most once and none beside those that are known.
+#[derive(Debug)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Refusal> {
+        let refuse =
+            |detail: String| Refusal::new(Fault::BadRequest, detail, format!("known are {}", known.join(", ")));
+        let mut members: Vec<(String, String)> = Vec::new();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            if !known.contains(&name.as_ref()) {
+                return Err(refuse("the query has a member that is not known".to_owned()));
+            }
+            if members.iter().any(|(first, _)| *first == name) {
+                return Err(refuse(format!("the query has `{name}` twice")));
+            }
+            members.push((name.into_owned(), value.into_owned()));
+        }
+        Ok(Self(members))
+    }
+
+    /// A member as it was sent.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        let mut members = self.0.iter();
+        members
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// A whole number from 1 to `most`.
+    pub fn number(&self, name: &str, most: u64) -> Result<Option<u64>, Refusal> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|n| digits && (1..=most).contains(n));
+        number.map(Some).ok_or_else(|| {
+            let detail = format!("`{name}` is {}, not a whole number of at least 1", quote(text));
+            Refusal::new(Fault::BadRequest, detail, format!("{name} is at most {most}"))
+        })
+    }
+
+    /// One of these words.
+    pub fn word(&self, name: &str, words: &[&'static str]) -> Result<Option<&'static str>, Refusal> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let word = words.iter().find(|word| **word == text);
+        word.copied().map(Some).ok_or_else(|| {
+            let detail = format!("`{name}` is {}", quote(text));
+            Refusal::new(
+                Fault::BadRequest,
+                detail,
+                format!("{name} is one of {}", words.join(", ")),
+            )
+        })
+    }
+
+    /// An instant as RFC 3339 has it, in milliseconds since 1970.
+    pub fn instant(&self, name: &str) -> Result<Option<i64>, Refusal> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let instant = Instant::parse(text).map(|instant| instant.0);
+        instant.map(Some).ok_or_else(|| {
+            let detail = format!("`{name}` is {}, not a date with time and offset", quote(text));
+            Refusal::new(Fault::BadRequest, detail, "write it as in 2026-01-01T00:00:00Z")
+        })
+    }
+
+    /// `true` or `false`; false where it is not sent.
+    pub fn truth(&self, name: &str) -> Result<bool, Refusal> {
+        Ok(self.word(name, &["false", "true"])? == Some("true"))
+    }
+}
+
+/// The longest reason that is kept, in characters.
+pub(super) const REASON_CHARS: usize = 1_000;
+
+/// A reason as it is kept.
+pub(super) fn short(reason: &str) -> String {
+    reason.trim().chars().take(REASON_CHARS).collect()
 }
 
 /// How the audit trail names what was asked: without the query, and never at a length that a client can choose.

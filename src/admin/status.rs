@@ -87,7 +87,7 @@ pub(super) fn status(room: &Room) -> Status {
 }
 
 /// An instant as the API writes it.
-fn instant(unix_ms: i64) -> String {
+pub(super) fn instant(unix_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(unix_ms)
         .map(|at| at.to_string())
         .unwrap_or_default()
@@ -139,6 +139,7 @@ fn store(health: &StoreHealth, unreadable: Option<String>) -> Store {
         holds_lost: health.lost_holds,
         state_error: health.last_error.as_deref().map(str::to_owned),
         journal_error: health.journal_error.as_deref().map(str::to_owned),
+        change_error: health.change_error.as_deref().map(str::to_owned),
     }
 }
 

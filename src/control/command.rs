@@ -4,8 +4,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::engine::flags::Flag;
 use crate::engine::guard::KillTarget;
-use crate::engine::vocab::Epoch;
+use crate::engine::ruleset::edit::Stored;
+use crate::engine::ruleset::problem::Problem;
+use crate::engine::ruleset::yaml::Node;
+use crate::engine::vocab::{Epoch, FlagKey};
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +96,122 @@ pub enum NameError {
     Both,
     /// Nothing has it.
     #[error("no route and no flag has this name")]
+    Unknown {
+        /// Names that look like it, the nearest first.
+        near: Vec<String>,
+    },
+}
+
+/// A change of what is said about a flag at run time.
+#[derive(Clone, Debug)]
+pub struct Edit {
+    /// The flag.
+    pub flag: FlagKey,
+    /// What is to be done.
+    pub what: What,
+    /// What the client takes for granted.
+    pub expect: Expect,
+    /// Who asks.
+    pub actor: Actor,
+    /// Why, in their words; may be empty.
+    pub reason: String,
+    /// Everything up to the storing, and no further.
+    pub dry_run: bool,
+}
+
+/// What is to be done to a flag's runtime layer. Trees are read by
+/// [`json::parse`](crate::engine::ruleset::json::parse).
+#[derive(Clone, Debug)]
+pub enum What {
+    /// Defines a flag that no source sets.
+    Create(Node<'static>),
+    /// Takes the layer away: what weaker sources say holds.
+    Delete {
+        /// Even where the flag is on for some and off for others.
+        force: bool,
+    },
+    /// Sets members; the others stay.
+    Patch(Node<'static>),
+    /// Sets the whole layer.
+    Put(Node<'static>),
+    /// Brings back the layer before its last change that is not undone yet.
+    Rollback,
+}
+
+impl What {
+    /// The word of the audit trail.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            What::Create(_) => "create",
+            What::Delete { .. } => "delete",
+            What::Patch(_) => "patch",
+            What::Put(_) => "put",
+            What::Rollback => "rollback",
+        }
+    }
+}
+
+/// What a client takes for granted about the layer that it changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing.
+    #[default]
+    Anything,
+    /// That there is a layer.
+    Something,
+    /// That its revision is one of these; 0 is no layer.
+    Revision(Vec<u64>),
+}
+
+impl Expect {
+    /// Whether a layer of this revision is as expected.
+    #[must_use]
+    pub fn holds(&self, revision: u64) -> bool {
+        match self {
+            Expect::Anything => true,
+            Expect::Something => revision > 0,
+            Expect::Revision(revisions) => revisions.contains(&revision),
+        }
+    }
+}
+
+/// The answer to a change: it is on disk and in force, unless it was a dry run.
+#[derive(Clone, Debug)]
+pub struct Edited {
+    /// The flag's layer now; `None` where nothing is said about it any more.
+    pub stored: Option<Stored>,
+    /// The flag with everything that all sources say about it now; `None` where no source says anything.
+    pub flag: Option<Flag>,
+    /// False if it was as asked already.
+    pub changed: bool,
+    /// What an operator should look at.
+    pub warnings: Vec<String>,
+}
+
+/// Why a change was not done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum EditError {
+    /// Some source defines it already.
+    #[error("the flag exists already")]
+    Exists,
+    /// Nothing is left to undo.
+    #[error("no change of this flag is left to undo")]
+    NothingToUndo,
+    /// The flag is on for some and off for others.
+    #[error("the flag is on for some subjects and off for others")]
+    NotRemovable,
+    /// The disk refused it, or did not answer in time.
+    #[error("the change could not be stored: {0}")]
+    NotStored(String),
+    /// It does not compile; the problems, then the warnings.
+    #[error("the change has problems")]
+    Problems(Vec<Problem>),
+    /// The layer is not the one that was expected.
+    #[error("the flag was changed meanwhile: its revision is {0}")]
+    Stale(u64),
+    /// No source knows the flag.
+    #[error("no flag has this name")]
     Unknown {
         /// Names that look like it, the nearest first.
         near: Vec<String>,

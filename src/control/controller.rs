@@ -5,47 +5,32 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::Parts;
 use super::command::Actor;
+use super::edit;
 use super::publish;
-use super::source::{Before, Fingerprint, Read, Source, Watch};
-use crate::config::Config;
+use super::source::{Before, Read, Source, Watch};
+use super::writer::{Command, Controller, blocking};
+use crate::engine::ruleset::edit::RuntimeLayers;
 use crate::engine::ruleset::problem::{Problem, Severity};
 use crate::engine::vocab::Revision;
-use crate::live::Live;
-use crate::store::{AuditEntry, PATIENCE, RampMark, StoreHandle};
+use crate::store::{AuditEntry, PATIENCE, RampMark};
 use crate::telemetry::{clock, names};
 
 /// How often the marks of gradual flags are given to the store.
 const MARKS_EVERY: Duration = Duration::from_secs(10);
 
-/// A wish to have the files read again.
-#[derive(Debug)]
-pub struct Reload {
-    /// Whose wish.
-    pub actor: Actor,
-    /// Where the answer goes.
-    pub reply: oneshot::Sender<Result<Revision, Vec<Problem>>>,
-}
-
-struct Controller {
-    live: Arc<Live>,
-    store: StoreHandle,
-    source: Source,
-    running: Config,
-    fingerprint: Fingerprint,
-    revision: Revision,
-}
-
 /// Publishes until the instance ends.
-pub async fn run(parts: Parts, mut inbox: mpsc::Receiver<Reload>) {
+pub async fn run(parts: Parts, told: watch::Sender<Arc<RuntimeLayers>>, mut inbox: mpsc::Receiver<Command>) {
     let Parts {
         live,
         store,
         source,
         config,
+        files,
+        runtime,
         fingerprint,
         mut draining,
     } = parts;
@@ -55,25 +40,34 @@ pub async fn run(parts: Parts, mut inbox: mpsc::Receiver<Reload>) {
         store,
         source,
         running: config,
+        files,
+        runtime,
+        told,
+        pending: None,
         fingerprint,
         revision,
     };
-    let mut files = Watch::new();
-    files.follow(&controller.fingerprint);
+    let mut watch = Watch::new();
+    watch.follow(&controller.fingerprint);
     let mut marks = tokio::time::interval(MARKS_EVERY);
     loop {
         tokio::select! {
-            Some(Reload { actor, reply }) = inbox.recv() => {
+            // What the disk has been given comes before anything that would build on it.
+            stored = edit::answered(&mut controller.pending), if controller.pending.is_some() => controller.settle(stored),
+            Some(command) = inbox.recv() => match command {
                 // Whoever left does not need the answer.
-                let _ = reply.send(controller.reload(&actor).await);
-                files.follow(&controller.fingerprint);
-            }
-            () = files.changed() => {
-                if controller.has_changed().await {
+                Command::Edit(edit, reply) => drop(reply.send(controller.edit(*edit).await)),
+                Command::Reload { actor, reply } => {
+                    let _ = reply.send(controller.reload(&actor).await);
+                    watch.follow(&controller.fingerprint);
+                }
+            },
+            () = watch.changed() => {
+                if controller.pending.is_none() && controller.has_changed().await {
                     // The problems are logged and shown by the status.
                     let _ = controller.reload(&Actor::process("file")).await;
                 }
-                files.follow(&controller.fingerprint);
+                watch.follow(&controller.fingerprint);
             }
             _ = marks.tick() => controller.keep_marks(),
             () = ended(&mut draining) => break,
@@ -94,18 +88,22 @@ impl Controller {
     }
 
     async fn reload(&mut self, actor: &Actor) -> Result<Revision, Vec<Problem>> {
+        if self.pending.is_some() {
+            return Err(vec![edit::disk_is_slow()]);
+        }
         let next = Revision(self.revision.0 + 1);
-        let (source, live) = (self.source.clone(), Arc::clone(&self.live));
+        let (source, live, runtime) = (self.source.clone(), Arc::clone(&self.live), self.runtime.clone());
         // Reading and compiling a million ids takes a while; kills must not wait for it.
         let read = blocking(move || {
             let snapshot = live.snapshot();
             let rules = snapshot.as_deref().map(|snapshot| &snapshot.rules);
-            source.read(Before {
+            let before = Before {
                 revision: next,
                 rules,
                 marks: &[],
                 now_ms: clock::unix_ms(),
-            })
+            };
+            source.read(before, runtime)
         });
         let Some((result, fingerprint)) = read.await else {
             return Err(Vec::new());
@@ -130,7 +128,7 @@ impl Controller {
     }
 
     async fn take_over(&mut self, read: Read, revision: Revision, actor: &Actor) -> Revision {
-        let waits = publish::waits_for_restart(&self.running, &read.config);
+        let waits = publish::waits_for_restart(&self.running, &read.files.config);
         // What was said at the last reload still stands in the status and need not be logged again.
         let before = self.live.health.rules();
         for what in waits.iter().filter(|what| !before.waits_for_restart.contains(what)) {
@@ -144,7 +142,8 @@ impl Controller {
                 tracing::warn!(warning, "the configuration has a warning");
             }
         }
-        publish::publish(&self.live, &read.config, read.rules);
+        self.files = read.files;
+        publish::publish(&self.live, &self.files.config, read.rules);
         let before = std::mem::replace(&mut self.revision, revision);
         self.live.exporter.count(names::RELOADS, &[("result", "taken_over")]);
         self.live.health.change_rules(|state| {
@@ -189,9 +188,4 @@ fn refuse(problems: &[Problem]) {
         problems = lines.join("\n"),
         "the new rules were refused; the last good ones serve"
     );
-}
-
-/// Runs on a thread that may block; `None` if it panicked, which has been logged.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    tokio::task::spawn_blocking(work).await.ok()
 }

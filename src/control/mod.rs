@@ -5,8 +5,10 @@
 
 pub mod command;
 mod controller;
+mod edit;
 pub mod publish;
 pub mod source;
+mod writer;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,17 +18,24 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::engine::guard::{KillSet, KillTarget, Rearmed};
+use crate::engine::ruleset::edit::RuntimeLayers;
 use crate::engine::ruleset::problem::{Problem, nearest};
 use crate::engine::vocab::{FlagKey, Revision, RouteKey};
 use crate::live::Live;
-use crate::store::{AuditEntry, KillChange, Opened, Origin, PATIENCE, StoreHandle, StoreHealth};
+use crate::store::{
+    AuditEntry, AuditQuery, AuditRecord, Chain, KillChange, Opened, Origin, PATIENCE, PastChange, StoreError,
+    StoreHandle, StoreHealth,
+};
 use crate::telemetry::{clock, names, spawn};
 
-pub use command::{Actor, KillAck, Kind, NameError, RearmAck, RearmError};
-use source::{Fingerprint, Source};
+pub use command::{Actor, Edit, EditError, Edited, Expect, KillAck, Kind, NameError, RearmAck, RearmError, What};
+use source::{Files, Fingerprint, Source};
 
 /// The actor of every kill that a guard set.
 pub const GUARD: &str = "guard";
+
+/// How long a walk along the audit trail may take.
+const WALK: Duration = Duration::from_secs(10);
 
 /// How many near names an unknown one is answered with.
 const NEAR: usize = 3;
@@ -42,6 +51,10 @@ pub struct Parts {
     pub source: Source,
     /// The configuration in force.
     pub config: Config,
+    /// What was in the files.
+    pub files: Arc<Files>,
+    /// What was said about flags at run time.
+    pub runtime: RuntimeLayers,
     /// What it was read from.
     pub fingerprint: Fingerprint,
     /// Turns true when the instance ends.
@@ -66,7 +79,8 @@ struct Handed {
 struct Inner {
     live: Arc<Live>,
     store: StoreHandle,
-    commands: mpsc::Sender<controller::Reload>,
+    commands: mpsc::Sender<writer::Command>,
+    runtime: watch::Receiver<Arc<RuntimeLayers>>,
     handed: Mutex<Handed>,
     rearming: tokio::sync::Mutex<()>,
     draining: watch::Receiver<bool>,
@@ -78,11 +92,13 @@ impl Control {
     pub fn start(parts: Parts, runtime: &Handle) -> Self {
         let (commands, inbox) = mpsc::channel(16);
         let handed = parts.live.kills.read(KillSet::clone);
+        let (told, layers) = watch::channel(Arc::new(parts.runtime.clone()));
         let control = Self {
             inner: Arc::new(Inner {
                 live: Arc::clone(&parts.live),
                 store: parts.store.clone(),
                 commands,
+                runtime: layers,
                 handed: Mutex::new(Handed {
                     kills: handed,
                     meanwhile: None,
@@ -92,7 +108,7 @@ impl Control {
             }),
         };
         let _entered = runtime.enter();
-        drop(spawn::task("controller", controller::run(parts, inbox)));
+        drop(spawn::task("controller", controller::run(parts, told, inbox)));
         drop(spawn::task("keeper", control.clone().keep()));
         control
     }
@@ -107,6 +123,12 @@ impl Control {
     #[must_use]
     pub fn store_health(&self) -> StoreHealth {
         self.inner.store.health().borrow().clone()
+    }
+
+    /// What was said about flags at run time.
+    #[must_use]
+    pub fn runtime(&self) -> Arc<RuntimeLayers> {
+        Arc::clone(&self.inner.runtime.borrow())
     }
 
     /// Whether the instance is ending.
@@ -255,13 +277,29 @@ impl Control {
         Ok(RearmAck { epoch, subjects })
     }
 
+    /// The newest audit records that are asked for, newest first.
+    ///
+    /// # Errors
+    /// That the store does not answer, and why.
+    pub async fn audit(&self, asked: AuditQuery) -> Result<Vec<AuditRecord>, StoreError> {
+        self.inner.store.audit_tail(asked).within(PATIENCE).await
+    }
+
+    /// Walks along the whole audit trail.
+    ///
+    /// # Errors
+    /// That the store does not answer, and why.
+    pub async fn verify_audit(&self) -> Result<Chain, StoreError> {
+        self.inner.store.verify_audit().within(WALK).await
+    }
+
     /// Reads the files again.
     ///
     /// # Errors
     /// All problems; the old rules serve.
     pub async fn reload(&self, actor: &Actor) -> Result<Revision, Vec<Problem>> {
         let (reply, answer) = oneshot::channel();
-        let reload = controller::Reload {
+        let reload = writer::Command::Reload {
             actor: actor.clone(),
             reply,
         };
@@ -269,6 +307,33 @@ impl Control {
             return Err(Vec::new());
         }
         answer.await.unwrap_or_else(|_| Err(Vec::new()))
+    }
+
+    /// Changes what is said about a flag at run time: compiled, on disk, and in force when this returns well.
+    ///
+    /// # Errors
+    /// [`EditError`]; nothing is changed then, but where it says otherwise.
+    pub async fn edit(&self, edit: Edit) -> Result<Edited, EditError> {
+        let (reply, answer) = oneshot::channel();
+        let command = writer::Command::Edit(Box::new(edit), reply);
+        let ended = || EditError::NotStored("the instance is ending".to_owned());
+        if self.inner.commands.send(command).await.is_err() {
+            return Err(ended());
+        }
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// The newest changes of a flag below number `before`, newest first.
+    ///
+    /// # Errors
+    /// That the store does not answer, and why.
+    pub async fn history(
+        &self,
+        flag: FlagKey,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<PastChange>, StoreError> {
+        self.inner.store.history(flag, before, limit).within(PATIENCE).await
     }
 
     /// Audits an attempt that was refused.

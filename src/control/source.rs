@@ -23,6 +23,7 @@ use xxhash_rust::xxh64::Xxh64;
 use crate::config::{self, Config};
 use crate::engine::decide::Copies;
 use crate::engine::ruleset::document::Document;
+use crate::engine::ruleset::edit::RuntimeLayers;
 use crate::engine::ruleset::problem::{Place, Problem, Problems};
 use crate::engine::ruleset::route::RouteSpec;
 use crate::engine::ruleset::{Input, Ruleset, StoredMark, compile, yaml};
@@ -46,12 +47,46 @@ pub struct Source {
 /// Everything that one reading of the files gave.
 #[derive(Debug)]
 pub struct Read {
-    /// The configuration.
-    pub config: Config,
+    /// What was in the files.
+    pub files: Arc<Files>,
     /// The rules.
     pub rules: Ruleset,
     /// What an operator should look at.
     pub warnings: Vec<Problem>,
+}
+
+/// What was in the files: with it, rules are compiled anew when something else than a file has changed.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The configuration; its routes are in the rules.
+    pub config: Config,
+    routes: Vec<RouteSpec>,
+    document: Option<Document>,
+    variables: BTreeMap<String, String>,
+    problems: Problems,
+}
+
+impl Files {
+    /// Compiles the rules.
+    ///
+    /// # Errors
+    /// Every problem, then every warning, those of the reading included.
+    pub fn compile(&self, before: Before<'_>, runtime: RuntimeLayers) -> Result<(Ruleset, Vec<Problem>), Vec<Problem>> {
+        let copies: [Copies; 2] = self.config.backends.copies();
+        compile(Input {
+            revision: before.revision,
+            environment: &self.config.environment,
+            document: self.document.clone(),
+            runtime,
+            variables: &self.variables,
+            routes: self.routes.clone(),
+            copies,
+            now_ms: before.now_ms,
+            previous: before.rules,
+            marks: before.marks,
+            problems: self.problems.clone(),
+        })
+    }
 }
 
 /// What the rules go on from.
@@ -68,8 +103,8 @@ pub struct Before<'a> {
 }
 
 impl Source {
-    /// Reads and compiles everything; also the files that were read, and a hash over their content.
-    pub fn read(&self, before: Before<'_>) -> (Result<Read, Vec<Problem>>, Fingerprint) {
+    /// Reads everything and compiles it, by itself and under what was said at run time; also the files that were read, and a hash over their content.
+    pub fn read(&self, before: Before<'_>, runtime: RuntimeLayers) -> (Result<Read, Vec<Problem>>, Fingerprint) {
         let mut fingerprint = Fingerprint::default();
         // Whoever starts a process sees that it waits for a pipe, and may want that.
         let read_file = if before.rules.is_some() {
@@ -82,15 +117,24 @@ impl Source {
             fingerprint.add(path, &content);
             content
         };
-        let result = self.compile(before, &mut read);
+        let result = self.files(&mut read).and_then(|files| {
+            // By themselves too: a restart without its state, and whoever checks the files beforehand, has nothing else.
+            let alone = files.compile(before, RuntimeLayers::default())?;
+            let (rules, warnings) = if runtime.is_empty() {
+                alone
+            } else {
+                files.compile(before, runtime)?
+            };
+            Ok(Read {
+                files: Arc::new(files),
+                rules,
+                warnings,
+            })
+        });
         (result, fingerprint)
     }
 
-    fn compile(
-        &self,
-        before: Before<'_>,
-        read: &mut dyn FnMut(&Path) -> io::Result<Vec<u8>>,
-    ) -> Result<Read, Vec<Problem>> {
+    fn files(&self, read: &mut dyn FnMut(&Path) -> io::Result<Vec<u8>>) -> Result<Files, Vec<Problem>> {
         // Told in one go: whoever mends the configuration must not meet the flag file's problems only after it.
         let mut problems = Problems::default();
         let config::Reading { config, flags_file } = config::read(&self.config, read, &mut problems);
@@ -115,24 +159,12 @@ impl Source {
             return Err(problems.verdict().err().unwrap_or_default());
         };
         let routes: Vec<RouteSpec> = std::mem::take(&mut config.routes);
-        let copies: [Copies; 2] = config.backends.copies();
-        let environment = config.environment.clone();
-        let (rules, warnings) = compile(Input {
-            revision: before.revision,
-            environment: &environment,
-            document,
-            variables: &self.variables,
-            routes,
-            copies,
-            now_ms: before.now_ms,
-            previous: before.rules,
-            marks: before.marks,
-            problems,
-        })?;
-        Ok(Read {
+        Ok(Files {
             config,
-            rules,
-            warnings,
+            routes,
+            document,
+            variables: self.variables.clone(),
+            problems,
         })
     }
 

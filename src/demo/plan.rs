@@ -189,6 +189,7 @@ mod tests {
                 revision: Revision(1),
                 environment: "production",
                 document,
+                runtime: Default::default(),
                 variables: &BTreeMap::new(),
                 routes: config.routes.clone(),
                 copies: config.backends.copies(),

@@ -32,7 +32,7 @@ pub struct Record<'a> {
     pub rule: Option<&'a str>,
     /// 0 to 999,999, if the percentage decided.
     pub bucket: Option<u32>,
-    /// The source of the deciding value: `kill`, `file`, `environment` or `default`.
+    /// The source of the deciding value: `kill`, `runtime`, `file`, `environment` or `default`.
     pub origin: &'static str,
 }
 
@@ -64,9 +64,9 @@ pub struct Explanation {
 /// A source, and where in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Place {
-    /// `kill`, `file`, `environment` or `default`.
+    /// `kill`, `runtime`, `file`, `environment` or `default`.
     pub source: &'static str,
-    /// The file with line and column, or the variable.
+    /// The revision with its actor, the file with line and column, or the variable.
     pub place: Option<String>,
 }
 
@@ -76,6 +76,7 @@ impl From<&Origin> for Place {
             Origin::Default => None,
             Origin::Environment(name) => Some(name.to_string()),
             Origin::File { .. } => Some(origin.to_string()),
+            Origin::Runtime { revision, actor, .. } => Some(format!("revision {revision} by {actor}")),
         };
         Self {
             source: origin.source().as_str(),
@@ -177,11 +178,7 @@ pub fn explain(ruleset: &Ruleset, key: &FlagKey, asked: &Asked<'_>) -> Explanati
             .map(|percent| percent.threshold_at(asked.unix_ms).buckets()),
         origin: origin(flag, &answer, asked),
         steps,
-        members: flag
-            .origins
-            .iter()
-            .map(|(member, origin)| member_value(flag, *member, origin))
-            .collect(),
+        members: members(flag),
         changes: changes(flag, &answer, asked, ruleset.environment()),
     }
 }
@@ -294,6 +291,15 @@ fn found(line: Line, flags: &Flags, flag: &Flag, asked: &Asked<'_>, environment:
         },
         Line::Default => format!("default is {}", flag.default),
     }
+}
+
+/// Every member of a flag that some source sets, in words.
+#[must_use]
+pub fn members(flag: &Flag) -> Vec<MemberValue> {
+    let origins = flag.origins.iter();
+    origins
+        .map(|(member, origin)| member_value(flag, *member, origin))
+        .collect()
 }
 
 fn member_value(flag: &Flag, member: Member, origin: &Origin) -> MemberValue {
@@ -463,6 +469,7 @@ mod tests {
             revision: Revision(1),
             environment: "production",
             document,
+            runtime: Default::default(),
             variables: &variables,
             routes: Vec::new(),
             copies: [Copies::SafeMethods; 2],

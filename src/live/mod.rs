@@ -122,6 +122,12 @@ impl Live {
     pub fn hash(&self, subject: &str) -> SubjectHash {
         SubjectHash::of(&self.hash_key, subject)
     }
+
+    /// The secret of these hashes.
+    #[must_use]
+    pub const fn hash_key(&self) -> &HashKey {
+        &self.hash_key
+    }
 }
 
 /// The ends at which what the data plane hands over comes out.

@@ -90,14 +90,58 @@ impl Trail {
     }
 }
 
-/// The newest records below number `before`, newest first, at most [`TAIL_LIMIT`].
-pub(super) fn tail(connection: &Connection, before: Option<u64>, limit: usize) -> rusqlite::Result<Vec<AuditRecord>> {
-    let before = before.map_or(i64::MAX, signed);
+/// Which records are asked for; what is `None` asks nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditQuery {
+    /// Only those below this number.
+    pub before: Option<u64>,
+    /// At most so many, and never more than 1,000.
+    pub limit: usize,
+    /// Only this actor's.
+    pub actor: Option<String>,
+    /// Only this action.
+    pub action: Option<String>,
+    /// Only of this target.
+    pub target: Option<String>,
+    /// Only from this instant on, in milliseconds since 1970.
+    pub since_unix_ms: Option<i64>,
+    /// Only before this instant.
+    pub until_unix_ms: Option<i64>,
+}
+
+impl AuditQuery {
+    /// The newest records below number `before` (all of them if none), whoever's they are.
+    #[must_use]
+    pub fn newest(before: Option<u64>, limit: usize) -> Self {
+        Self {
+            before,
+            limit,
+            ..Self::default()
+        }
+    }
+}
+
+/// The newest records that are asked for, newest first, at most [`TAIL_LIMIT`].
+pub(super) fn tail(connection: &Connection, asked: &AuditQuery) -> rusqlite::Result<Vec<AuditRecord>> {
     connection
         .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM audit WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2"
+            "SELECT {COLUMNS} FROM audit WHERE seq < ?1
+             AND (?3 IS NULL OR actor = ?3) AND (?4 IS NULL OR action = ?4) AND (?5 IS NULL OR target = ?5)
+             AND (?6 IS NULL OR at_unix_ms >= ?6) AND (?7 IS NULL OR at_unix_ms < ?7)
+             ORDER BY seq DESC LIMIT ?2"
         ))?
-        .query_map(params![before, signed(limit.min(TAIL_LIMIT) as u64)], read)?
+        .query_map(
+            params![
+                asked.before.map_or(i64::MAX, signed),
+                signed(asked.limit.min(TAIL_LIMIT) as u64),
+                asked.actor,
+                asked.action,
+                asked.target,
+                asked.since_unix_ms,
+                asked.until_unix_ms,
+            ],
+            read,
+        )?
         .collect()
 }
 
@@ -189,7 +233,7 @@ mod tests {
     fn chain_goes_on_over_transactions_and_reads_back_newest_first() {
         let connection = three();
         assert_eq!(verify(&connection).unwrap(), Chain::Whole(3));
-        let newest = tail(&connection, None, 2).unwrap();
+        let newest = tail(&connection, &AuditQuery::newest(None, 2)).unwrap();
         assert_eq!(
             newest
                 .iter()
@@ -198,7 +242,7 @@ mod tests {
             [(3, "cat"), (2, "ben")]
         );
         assert_eq!(newest[0].prev_hash, newest[1].hash);
-        let older = tail(&connection, Some(2), 10).unwrap();
+        let older = tail(&connection, &AuditQuery::newest(Some(2), 10)).unwrap();
         assert_eq!(older.iter().map(|r| &r.entry).collect::<Vec<_>>(), [&entry("ann")]);
     }
 

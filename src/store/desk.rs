@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-use super::audit::Chain;
-use super::record::{AuditEntry, AuditRecord, KillChange, RampMark};
+use super::record::{KillChange, RampMark};
+use super::sqlite::Database;
 use super::{StoreError, Timing};
 use crate::engine::guard::Kill;
 use crate::engine::vocab::FlagKey;
@@ -44,6 +44,8 @@ pub struct StoreHealth {
     pub last_error: Option<Arc<str>>,
     /// What the journal answered last, if that was a failure.
     pub journal_error: Option<Arc<str>>,
+    /// What the state file answered to the last change that is no kill, if that was a failure: such changes are refused.
+    pub change_error: Option<Arc<str>>,
 }
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -51,19 +53,79 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// A request that is answered once, and not tried for ever.
 pub(super) enum Job {
     Rearm(KillChange, Reply<Kill>),
-    Audit(AuditEntry, Reply<u64>),
-    Tail(Option<u64>, usize, Reply<Vec<AuditRecord>>),
-    Verify(Reply<Chain>),
+    Other(Box<dyn Work>),
+}
+
+/// Something that is done to the state file, or asked of it, in one go.
+pub(super) trait Work: Send {
+    /// Whether it still has to be done.
+    fn is_wanted(&self) -> bool;
+    /// Whether it changes anything: whoever refuses that has something to say in the health.
+    fn is_change(&self) -> bool;
+    /// Does it, and answers; after a failure nothing has happened, and nobody has been answered.
+    fn run(&mut self, database: &mut Database) -> Result<(), StoreError>;
+    /// Answers that it was not done.
+    fn refuse(self: Box<Self>, error: StoreError);
+}
+
+/// How much somebody has to want a piece of work for it to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It changes something, and is done even when nobody waits for the answer any more.
+    Change,
+    /// It reads, for whoever waits.
+    Question,
+}
+
+struct Asking<T, F> {
+    kind: Kind,
+    work: F,
+    reply: Option<Reply<T>>,
+}
+
+impl<T: Send, F: FnMut(&mut Database) -> Result<T, StoreError> + Send> Work for Asking<T, F> {
+    fn is_wanted(&self) -> bool {
+        self.kind == Kind::Change || self.reply.as_ref().is_some_and(|reply| !reply.is_closed())
+    }
+
+    fn is_change(&self) -> bool {
+        self.kind == Kind::Change
+    }
+
+    fn run(&mut self, database: &mut Database) -> Result<(), StoreError> {
+        let done = (self.work)(database)?;
+        if let Some(reply) = self.reply.take() {
+            // Whoever stopped waiting does not need the answer.
+            let _ = reply.send(Ok(done));
+        }
+        Ok(())
+    }
+
+    fn refuse(mut self: Box<Self>, error: StoreError) {
+        if let Some(reply) = self.reply.take() {
+            let _ = reply.send(Err(error));
+        }
+    }
 }
 
 impl Job {
-    /// Whether anybody still waits for the answer.
-    pub(super) fn is_awaited(&self) -> bool {
+    /// A piece of work whose result is the answer.
+    pub(super) fn other<T: Send + 'static>(
+        kind: Kind,
+        reply: Reply<T>,
+        work: impl FnMut(&mut Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Self {
+        let reply = Some(reply);
+        Self::Other(Box::new(Asking { kind, work, reply }))
+    }
+}
+
+impl Job {
+    /// Whether it still has to be done.
+    pub(super) fn is_wanted(&self) -> bool {
         match self {
             Self::Rearm(_, reply) => !reply.is_closed(),
-            Self::Audit(_, reply) => !reply.is_closed(),
-            Self::Tail(_, _, reply) => !reply.is_closed(),
-            Self::Verify(reply) => !reply.is_closed(),
+            Self::Other(work) => work.is_wanted(),
         }
     }
 
@@ -71,9 +133,7 @@ impl Job {
         // Whoever stopped waiting does not need the answer.
         match self {
             Self::Rearm(_, reply) => drop(reply.send(Err(error))),
-            Self::Audit(_, reply) => drop(reply.send(Err(error))),
-            Self::Tail(_, _, reply) => drop(reply.send(Err(error))),
-            Self::Verify(reply) => drop(reply.send(Err(error))),
+            Self::Other(work) => work.refuse(error),
         }
     }
 }
@@ -109,6 +169,7 @@ struct Desk {
     database_gone: Option<StoreError>,
     last_error: Option<Arc<str>>,
     journal_error: Option<Arc<str>>,
+    change_error: Option<Arc<str>>,
     /// It was logged that kills are late; once, until all are stored.
     told_late: bool,
     closed: bool,
@@ -120,6 +181,8 @@ pub(super) struct Round {
     pub kills: Vec<(Ticket, KillChange)>,
     pub job: Option<Job>,
     pub ramps: Vec<RampMark>,
+    /// To find out whether changes are taken again.
+    pub probe: bool,
     /// Nothing comes after this.
     pub last: bool,
 }
@@ -133,6 +196,8 @@ pub(super) struct Pace {
     pub jobs: Duration,
     /// Marks.
     pub ramps: Duration,
+    /// The next look whether changes are taken again.
+    pub probe: Duration,
 }
 
 /// What the journal's thread is to do next.
@@ -288,6 +353,7 @@ impl Shared {
         if error != StoreError::Closed {
             desk.last_error = Some(error.to_string().into());
         }
+        desk.change_error = None;
         desk.database_gone = Some(error);
         self.publish(&desk);
         self.journal_bell.notify_one();
@@ -310,9 +376,11 @@ impl Shared {
             let kills = desk.arrived || wait.is_due(!desk.kills.is_empty(), pace.kills, now);
             let jobs = wait.is_due(!desk.jobs.is_empty(), pace.jobs, now);
             let ramps = wait.is_due(!desk.ramps.is_empty(), pace.ramps, now);
-            if last || kills || jobs || ramps {
+            let probe = wait.is_due(desk.change_error.is_some(), pace.probe, now);
+            if last || kills || jobs || ramps || probe {
                 let mut round = Round {
                     last,
+                    probe,
                     ..Round::default()
                 };
                 // What waits goes first, whatever else there is to do: a re-arm may not overtake a kill.
@@ -335,6 +403,21 @@ impl Shared {
             }
             desk = wait.on(&self.bell, desk);
         }
+    }
+
+    /// What the state file said to a change that is no kill.
+    pub(super) fn changed(&self, result: &Result<(), StoreError>) {
+        let error: Option<Arc<str>> = result.as_ref().err().map(|error| error.to_string().into());
+        let mut desk = self.lock();
+        if desk.change_error == error {
+            return;
+        }
+        match &error {
+            Some(error) => tracing::error!(error = &**error, "the state file refuses changes; see to its disk"),
+            None => tracing::info!("the state file takes changes again"),
+        }
+        desk.change_error = error;
+        self.publish(&desk);
     }
 
     /// Puts a job back to the front, to be tried again.
@@ -465,6 +548,7 @@ impl Shared {
             since_unix_ms: desk.kills.values().next().map(|waiting| waiting.since_unix_ms),
             last_error: desk.last_error.clone(),
             journal_error: desk.journal_error.clone(),
+            change_error: desk.change_error.clone(),
         };
         self.health.send_if_modified(|present| {
             let changed = *present != health;

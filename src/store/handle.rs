@@ -10,10 +10,12 @@ use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 
 use super::StoreError;
-use super::audit::Chain;
-use super::desk::{Job, Reply, Shared, StoreHealth};
-use super::record::{AuditEntry, AuditRecord, KillChange, RampMark};
+use super::audit::{AuditQuery, Chain};
+use super::desk::{Job, Kind, Reply, Shared, StoreHealth};
+use super::record::{AuditEntry, AuditRecord, KillChange, LayerChange, PastChange, RampMark, WayBack};
+use super::sqlite::Database;
 use crate::engine::guard::Kill;
+use crate::engine::vocab::FlagKey;
 
 /// A way to the store; cheap to clone.
 #[derive(Clone)]
@@ -81,19 +83,39 @@ impl StoreHandle {
         self.ask(|reply| Job::Rearm(change, reply))
     }
 
-    /// Appends a record to the audit trail and gives its number. Kills and re-arms bring theirs along.
-    pub fn append_audit(&self, entry: AuditEntry) -> Asked<u64> {
-        self.ask(|reply| Job::Audit(entry, reply))
+    /// Keeps a change of a flag's runtime layer, with its audit record. It is done whether or not anybody awaits the answer.
+    ///
+    /// # Errors
+    /// Whatever [`Asked::within`] gives. After [`StoreError::TooSlow`] it may be done all the same: only the answer of
+    /// somebody who waits on says so.
+    pub fn keep_layer(&self, change: LayerChange) -> Asked<()> {
+        self.work(Kind::Change, move |database| database.keep_layer(&change))
     }
 
-    /// The newest audit records below number `before` (all of them if none), newest first, at most 1,000.
-    pub fn audit_tail(&self, before: Option<u64>, limit: usize) -> Asked<Vec<AuditRecord>> {
-        self.ask(|reply| Job::Tail(before, limit, reply))
+    /// Where a rollback of a flag leads; `None` where nothing is left to undo.
+    pub fn way_back(&self, flag: FlagKey) -> Asked<Option<WayBack>> {
+        self.work(Kind::Question, move |database| database.way_back(&flag))
+    }
+
+    /// The newest changes of a flag's runtime layer below number `before` (all of them if none), newest first, at most
+    /// 1,000.
+    pub fn history(&self, flag: FlagKey, before: Option<u64>, limit: usize) -> Asked<Vec<PastChange>> {
+        self.work(Kind::Question, move |database| database.history(&flag, before, limit))
+    }
+
+    /// Appends a record to the audit trail and gives its number. Kills and re-arms bring theirs along.
+    pub fn append_audit(&self, entry: AuditEntry) -> Asked<u64> {
+        self.work(Kind::Change, move |database| database.append_audit(&entry))
+    }
+
+    /// The newest audit records that are asked for, newest first, at most 1,000.
+    pub fn audit_tail(&self, asked: AuditQuery) -> Asked<Vec<AuditRecord>> {
+        self.work(Kind::Question, move |database| database.audit_tail(&asked))
     }
 
     /// Walks along the whole audit trail. Other requests wait meanwhile.
     pub fn verify_audit(&self) -> Asked<Chain> {
-        self.ask(Job::Verify)
+        self.work(Kind::Question, |database| database.verify_audit())
     }
 
     /// Keeps how far a gradual flag has risen, now and then: of the marks that come in between only the highest is written.
@@ -118,6 +140,14 @@ impl StoreHandle {
             .is_ok()
     }
 
+    fn work<T: Send + 'static>(
+        &self,
+        kind: Kind,
+        work: impl FnMut(&mut Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Asked<T> {
+        self.ask(|reply| Job::other(kind, reply, work))
+    }
+
     fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Asked<T> {
         let (reply, asked) = Asked::new();
         self.shared().ask(job(reply));
@@ -135,6 +165,14 @@ impl<T> Asked<T> {
     fn new() -> (Reply<T>, Self) {
         let (reply, answer) = oneshot::channel();
         (reply, Self { answer })
+    }
+
+    /// Waits for the answer, however long that takes, and once. Nothing is lost if this is dropped before.
+    ///
+    /// # Errors
+    /// That it was not done, and why.
+    pub async fn ready(&mut self) -> Result<T, StoreError> {
+        (&mut self.answer).await.map_err(|_| StoreError::Closed).flatten()
     }
 
     /// Waits for the answer, at most this long.

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Unreadable;
+use super::file::{FileId, sync_folder};
 use super::record::{JournalHead, KillChange, LineError, head_line, kills_line, parse_head, parse_kills};
-use super::sqlite::{FileId, sync_folder};
 use crate::engine::vocab::HashKey;
 use crate::telemetry::clock;
 

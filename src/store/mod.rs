@@ -1,4 +1,4 @@
-//! What survives the process: kills, the marks of gradual flags, the secret of the subject hashes, the audit trail.
+//! What survives the process: kills, what was said about flags at run time, the marks of gradual flags, the secret of the subject hashes, the audit trail.
 //!
 //! In: a path, and changes from the one who decides about them. Out: what was there at the start, and for each change the
 //! answer whether it is on the disk. The state lives in two files, an SQLite database at the path and beside it the kill
@@ -9,8 +9,10 @@
 
 mod audit;
 mod desk;
+mod file;
 mod handle;
 mod journal;
+mod layers;
 mod record;
 mod sqlite;
 mod threads;
@@ -26,12 +28,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::guard::KillSet;
-use crate::engine::vocab::HashKey;
+use crate::engine::ruleset::edit::Stored;
+use crate::engine::vocab::{FlagKey, HashKey};
 
-pub use audit::Chain;
+pub use audit::{AuditQuery, Chain};
 pub use desk::StoreHealth;
 pub use handle::{Asked, StoreHandle};
-pub use record::{AuditEntry, AuditRecord, KillChange, Origin, RampMark};
+pub use record::{AuditEntry, AuditRecord, KillChange, LayerChange, Origin, PastChange, RampMark, WayBack};
 pub use threads::open;
 
 /// How long the answer to a kill may wait for the disk.
@@ -52,6 +55,8 @@ pub struct Timing {
     pub retry_at_most: Duration,
     /// Marks of gradual flags are written at most this often.
     pub ramps: Duration,
+    /// After a change was refused: how often it is tried whether changes are taken again.
+    pub probe: Duration,
 }
 
 impl Default for Timing {
@@ -63,6 +68,7 @@ impl Default for Timing {
             retry: Duration::from_millis(50),
             retry_at_most: Duration::from_secs(5),
             ramps: Duration::from_secs(10),
+            probe: Duration::from_secs(5),
         }
     }
 }
@@ -78,9 +84,20 @@ pub struct Opened {
     pub hash_key: HashKey,
     /// How far the gradual flags had risen.
     pub ramps: Vec<RampMark>,
+    /// What was said about flags at run time.
+    pub layers: Layers,
     /// Set if a file could not be read: nobody knows what was killed, so nothing may be served by new until a restart.
     /// Kills are kept all the same, by the other file if that one is sound.
     pub unreadable: Option<Unreadable>,
+}
+
+/// What was said about flags at run time.
+#[derive(Debug, Default)]
+pub struct Layers {
+    /// The number of the last change; 0 before the first.
+    pub revision: u64,
+    /// The layers, by flag.
+    pub stored: Vec<(FlagKey, Stored)>,
 }
 
 /// Why the state cannot be used. The file is left as it was.

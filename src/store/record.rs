@@ -4,6 +4,7 @@
 //! shape here changes files that exist: rows are read by the next version, and by the one before it after a way back.
 //! Subjects appear as keyed hashes only.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use xxhash_rust::xxh64::xxh64;
 use crate::engine::flags::Threshold;
 use crate::engine::flags::schedule::Ramp;
 use crate::engine::guard::{Kill, KillTarget};
+use crate::engine::ruleset::edit::{Setter, Stored};
 use crate::engine::vocab::{Epoch, FlagKey, HashKey, RouteKey, SubjectHash};
 
 /// One kill or re-arm, as it is to be kept, with where it came from.
@@ -51,6 +53,69 @@ pub struct RampMark {
     pub schedule: Ramp,
     /// The highest share so far.
     pub reached: Threshold,
+}
+
+/// A change of one flag's runtime layer, as it is to be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerChange {
+    /// The flag.
+    pub flag: FlagKey,
+    /// The number of the change, over all flags.
+    pub revision: u64,
+    /// What is kept from now on; `None` takes the layer away.
+    pub stored: Option<Stored>,
+    /// A rollback: the change that the flag is at afterwards, 0 before the first.
+    pub back_to: Option<u64>,
+    /// What the audit trail learns of it.
+    pub entry: AuditEntry,
+}
+
+/// One change of a flag's runtime layer, as it was kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastChange {
+    /// Its number.
+    pub revision: u64,
+    /// When, in milliseconds since 1970.
+    pub at_unix_ms: i64,
+    /// Who.
+    pub actor: String,
+    /// What was done.
+    pub action: String,
+    /// Why.
+    pub reason: String,
+    /// The layer afterwards; `None` where there was none.
+    pub body: Option<String>,
+}
+
+/// Where a rollback of a flag leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WayBack {
+    /// The change that is undone.
+    pub undoes: u64,
+    /// The change that the flag is at afterwards; 0 before the first.
+    pub back_to: u64,
+    /// The layer as it was after that change; `None` where there was none.
+    pub stored: Option<Stored>,
+}
+
+/// Who set the members of a layer, as one text.
+pub(super) fn setters_text(setters: &BTreeMap<String, Setter>) -> String {
+    let shown: BTreeMap<&String, (u64, &str)> = setters
+        .iter()
+        .map(|(member, setter)| (member, (setter.revision, &*setter.actor)))
+        .collect();
+    // Texts and numbers always serialise.
+    serde_json::to_string(&shown).unwrap_or_default()
+}
+
+/// Reads what [`setters_text`] wrote.
+pub(super) fn parse_setters(text: &str) -> Option<BTreeMap<String, Setter>> {
+    let read: BTreeMap<String, (u64, String)> = serde_json::from_str(text).ok()?;
+    let setters = read.into_iter().map(|(member, (revision, actor))| {
+        let actor = actor.into();
+        (member, Setter { revision, actor })
+    });
+    Some(setters.collect())
 }
 
 /// What an audit record says, before it has a place in the chain.

@@ -5,18 +5,19 @@
 //! have written is never changed. Which of two entries for one target stands is the engine's to say. Waiting, retrying
 //! and giving up belong to the thread that owns the file.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, TransactionBehavior, params};
 
-use super::audit::{self, Chain, Trail, signed, unsigned};
-use super::record::{AuditEntry, AuditRecord, KillChange, Origin, RampMark, kill_entry, parse_target, target_text};
-use super::{StoreError, Unreadable, random_key};
+use super::audit::{self, AuditQuery, Chain, Trail, signed, unsigned};
+use super::file::{FileId, ensure};
+use super::record::{
+    AuditEntry, AuditRecord, KillChange, LayerChange, Origin, PastChange, RampMark, WayBack, kill_entry, parse_target,
+    target_text,
+};
+use super::{Layers, StoreError, Unreadable, layers, random_key};
 use crate::engine::flags::Threshold;
 use crate::engine::flags::schedule::Ramp;
 use crate::engine::guard::{Kill, KillSet, KillTarget};
@@ -26,7 +27,9 @@ use crate::engine::vocab::{Epoch, FlagKey, HashKey, RouteKey};
 const APPLICATION_ID: i32 = 0x756e_6473;
 
 /// The schema that this version writes, and the newest that it reads.
-const SCHEMA_VERSION: i32 = 1;
+///
+/// Version 1 had no runtime layers; a file of it gets their tables when it is opened.
+const SCHEMA_VERSION: i32 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
@@ -43,13 +46,14 @@ CREATE TABLE ramps (flag TEXT PRIMARY KEY, schedule TEXT NOT NULL, reached INTEG
 
 /// The tables whose content decides who is served by whom. The audit trail is not among them: it grows without bound,
 /// a start may not take longer for it, and its own chain shows what happened to it.
-const CHECKED: [&str; 3] = ["meta", "kills", "ramps"];
+const CHECKED: [&str; 4] = ["meta", "kills", "ramps", "layers"];
 
 /// What the state file held when it was opened.
 #[derive(Debug)]
 pub(super) struct Found {
     pub kills: KillSet,
     pub ramps: Vec<RampMark>,
+    pub layers: Layers,
     pub hash_key: HashKey,
 }
 
@@ -59,6 +63,7 @@ impl Found {
         Self {
             kills: KillSet::default(),
             ramps: Vec::new(),
+            layers: Layers::default(),
             hash_key,
         }
     }
@@ -80,27 +85,6 @@ pub(super) struct Database {
     id: FileId,
 }
 
-/// Which file a path leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-impl FileId {
-    pub(super) fn of(meta: &fs::Metadata) -> Self {
-        Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-        }
-    }
-
-    /// Whether `path` still leads here. What is written to a file that was moved away or deleted is lost with it.
-    pub(super) fn is_at(self, path: &Path) -> bool {
-        fs::metadata(path).is_ok_and(|meta| Self::of(&meta) == self)
-    }
-}
-
 impl Database {
     /// Opens the file, or makes it where there is none, and reads it.
     ///
@@ -109,7 +93,7 @@ impl Database {
     /// # Errors
     /// [`Unreadable`] for whatever is not a sound state file of this version; it is left as it is.
     pub(super) fn open(path: &Path, busy: Duration, written_before: bool) -> Result<(Self, Found), Unreadable> {
-        let id = ensure_file(path, written_before)?;
+        let id = ensure(path, written_before)?;
         let (connection, found) = open_checked(path, busy, written_before).map_err(|error| match error {
             OpenError::Sqlite(error) => Unreadable::new(path, error.to_string(), remedy(&error)),
             OpenError::Unsound(unreadable) => unreadable,
@@ -259,12 +243,60 @@ impl Database {
         Ok(())
     }
 
-    /// The newest audit records below number `before`, newest first.
+    /// Keeps a change of a flag's runtime layer, its place in the flag's history, and its audit record.
     ///
     /// # Errors
     /// As [`Database::join`].
-    pub(super) fn audit_tail(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditRecord>, StoreError> {
-        Ok(audit::tail(&self.connection, before, limit)?)
+    pub(super) fn keep_layer(&mut self, change: &LayerChange) -> Result<(), StoreError> {
+        self.transact(|connection| {
+            layers::keep(connection, change)?;
+            Trail::resume(connection)?.append(connection, &change.entry)?;
+            Ok(true)
+        })?;
+        Ok(())
+    }
+
+    /// Where a rollback of a flag leads.
+    ///
+    /// # Errors
+    /// As [`Database::join`].
+    pub(super) fn way_back(&self, flag: &FlagKey) -> Result<Option<WayBack>, StoreError> {
+        Ok(layers::way_back(&self.connection, flag)?)
+    }
+
+    /// The newest changes of a flag below number `before`, newest first.
+    ///
+    /// # Errors
+    /// As [`Database::join`].
+    pub(super) fn history(
+        &self,
+        flag: &FlagKey,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<PastChange>, StoreError> {
+        Ok(layers::history(&self.connection, flag, before, limit)?)
+    }
+
+    /// Writes something of no meaning, to find out whether the disk takes it.
+    ///
+    /// # Errors
+    /// As [`Database::join`].
+    pub(super) fn probe(&mut self) -> Result<(), StoreError> {
+        self.transact(|connection| {
+            connection
+                .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES ('probe', randomblob(4096))")?
+                .execute([])?;
+            Ok(true)
+        })?;
+        Ok(())
+    }
+
+    /// The newest audit records that are asked for, newest first.
+    ///
+    /// # Errors
+    /// As [`Database::join`].
+    pub(super) fn audit_tail(&self, asked: &AuditQuery) -> Result<Vec<AuditRecord>, StoreError> {
+        Ok(audit::tail(&self.connection, asked)?)
     }
 
     /// Walks along the whole audit trail.
@@ -329,51 +361,6 @@ fn remedy(error: &rusqlite::Error) -> &'static str {
     }
 }
 
-/// Makes sure that there is a file, readable by nobody else, and says which one it is.
-fn ensure_file(path: &Path, written_before: bool) -> Result<FileId, Unreadable> {
-    const REMEDY: &str = "state.path must name a file in a folder that exists and can be written";
-    let unreadable = |error: std::io::Error| Unreadable::new(path, error.to_string(), REMEDY);
-    match fs::metadata(path) {
-        Ok(meta) if !meta.is_file() => Err(Unreadable::new(path, "is not a regular file", REMEDY)),
-        // SQLite takes an empty file for a new database. The journal is made after the state file has its tables, so
-        // together with a journal an empty one is a file that lost its content.
-        Ok(meta) if meta.len() == 0 && written_before => Err(Unreadable::new(
-            path,
-            "has lost its content",
-            "restore it from a backup, or move it and its journal (`.kills`) away to start without it",
-        )),
-        Ok(meta) => Ok(FileId::of(&meta)),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            // What it knew was killed may not be in the journal: nobody knows, so nothing may be served by new.
-            if written_before {
-                return Err(Unreadable::new(
-                    path,
-                    "is gone, though its kill journal is here",
-                    "restore it from a backup, or move the journal (`.kills`) away too to start without it",
-                ));
-            }
-            // SQLite gives its side files the mode of this one.
-            let made = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(path)
-                .map_err(unreadable)?;
-            sync_folder(path).map_err(unreadable)?;
-            made.metadata().map(|meta| FileId::of(&meta)).map_err(unreadable)
-        }
-        Err(error) => Err(unreadable(error)),
-    }
-}
-
-/// Makes the names in a file's folder durable.
-pub(super) fn sync_folder(path: &Path) -> std::io::Result<()> {
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
 fn open_checked(path: &Path, busy: Duration, written_before: bool) -> Result<(Connection, Found), OpenError> {
     let unsound = |what: &str, remedy| OpenError::Unsound(Unreadable::new(path, what, remedy));
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -399,8 +386,8 @@ fn open_checked(path: &Path, busy: Duration, written_before: bool) -> Result<(Co
             "give state.path a file of its own",
         ));
     }
-    if !empty && version != SCHEMA_VERSION {
-        let what = format!("has schema {version}, and this version reads schema {SCHEMA_VERSION}");
+    if !empty && !(1..=SCHEMA_VERSION).contains(&version) {
+        let what = format!("has schema {version}, and this version reads schemas up to {SCHEMA_VERSION}");
         return Err(unsound(
             &what,
             "run the version that wrote it, or set another state.path",
@@ -423,7 +410,8 @@ fn open_checked(path: &Path, busy: Duration, written_before: bool) -> Result<(Co
     if empty {
         create(&mut connection, &random_key())?;
     }
-    for table in CHECKED {
+    let had_layers = empty || version > 1;
+    for table in CHECKED.into_iter().filter(|table| had_layers || *table != "layers") {
         let mut findings = Vec::new();
         connection.pragma(None, "integrity_check", table, |row| {
             row.get(0).map(|line: String| findings.push(line))
@@ -436,12 +424,22 @@ fn open_checked(path: &Path, busy: Duration, written_before: bool) -> Result<(Co
             ));
         }
     }
-    let found = read(&connection)?.ok_or_else(|| {
+    let strange = || {
         unsound(
             "holds a row that no version wrote",
             "restore it from a backup, or move it away to start without it",
         )
-    })?;
+    };
+    let mut found = read(&connection)?.ok_or_else(strange)?;
+    if had_layers {
+        found.layers = layers::read(&connection)?.ok_or_else(strange)?;
+    } else {
+        // Only now: a file that is not sound is left as it is.
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(layers::SCHEMA)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        transaction.commit()?;
+    }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok((connection, found))
 }
@@ -450,13 +448,14 @@ fn create(connection: &mut Connection, hash_key: &HashKey) -> rusqlite::Result<(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(SCHEMA)?;
     transaction.execute_batch(audit::SCHEMA)?;
+    transaction.execute_batch(layers::SCHEMA)?;
     transaction.execute("INSERT INTO meta (name, value) VALUES ('hash_key', ?1)", [hash_key.0])?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()
 }
 
-/// Everything in the checked tables; `None` if a row does not say what it must.
+/// Everything in the checked tables but the layers; `None` if a row does not say what it must.
 fn read(connection: &Connection) -> rusqlite::Result<Option<Found>> {
     let key: Option<Vec<u8>> = connection
         .query_row("SELECT value FROM meta WHERE name = 'hash_key'", [], |row| row.get(0))
@@ -490,7 +489,12 @@ fn read(connection: &Connection) -> rusqlite::Result<Option<Found>> {
             reached: Threshold::from_buckets(row.get(2)?),
         });
     }
-    Ok(Some(Found { kills, ramps, hash_key }))
+    Ok(Some(Found {
+        kills,
+        ramps,
+        layers: Layers::default(),
+        hash_key,
+    }))
 }
 
 const KILL_COLUMNS: &str = "epoch, killed, reason, actor, at_unix_ms";

@@ -102,7 +102,13 @@ async fn what_was_stored_is_there_after_a_restart() {
     assert_eq!(again.hash_key.0, hash_key.0);
     assert_eq!(again.store.verify_audit().within(AMPLE).await, Ok(Chain::Whole(4)));
     assert_eq!(
-        again.store.audit_tail(Some(3), 10).within(AMPLE).await.unwrap().len(),
+        again
+            .store
+            .audit_tail(AuditQuery::newest(Some(3), 10))
+            .within(AMPLE)
+            .await
+            .unwrap()
+            .len(),
         2
     );
 }
@@ -248,7 +254,11 @@ async fn rearm_waits_for_the_lock_as_long_as_its_caller_does() {
     stalled.end();
     let stored = asked.within(AMPLE).await.unwrap();
     assert_eq!(stored.epoch.0, 1);
-    let records = store.audit_tail(None, 2).within(AMPLE).await.unwrap();
+    let records = store
+        .audit_tail(AuditQuery::newest(None, 2))
+        .within(AMPLE)
+        .await
+        .unwrap();
     let actions: Vec<_> = records.iter().map(|record| record.entry.action.as_str()).collect();
     assert_eq!(
         actions,

@@ -60,6 +60,7 @@ pub fn open(path: &Path, timing: Timing) -> Opened {
     let sqlite::Found {
         mut kills,
         ramps,
+        layers,
         hash_key,
     } = found;
     let journal = journaled.and_then(|journaled| {
@@ -93,6 +94,7 @@ pub fn open(path: &Path, timing: Timing) -> Opened {
         kills,
         hash_key,
         ramps,
+        layers,
         unreadable,
     }
 }
@@ -227,6 +229,10 @@ impl Writer<'_> {
         if let Some(job) = round.job {
             self.answer(job, &stored, round.last);
         }
+        if round.probe {
+            self.pace.probe = clock::monotonic() + self.shared.timing.probe;
+            self.shared.changed(&self.database.probe());
+        }
         if !round.ramps.is_empty() {
             self.pace.ramps = clock::monotonic() + self.shared.timing.ramps;
             if let Err(error) = self.database.keep_ramps(&round.ramps) {
@@ -264,7 +270,7 @@ impl Writer<'_> {
 
     /// `kills` is what became of the kills that came before this job.
     fn answer(&mut self, job: Job, kills: &Result<(), StoreError>, last: bool) {
-        if !job.is_awaited() && !matches!(job, Job::Audit(..)) {
+        if !job.is_wanted() {
             return;
         }
         let (again, error) = match job {
@@ -289,20 +295,19 @@ impl Writer<'_> {
                     Err(error) => (Job::Rearm(change, reply), error),
                 }
             }
-            Job::Audit(entry, reply) => match self.database.append_audit(&entry) {
-                Ok(seq) => return drop(reply.send(Ok(seq))),
-                Err(error) => (Job::Audit(entry, reply), error),
-            },
-            Job::Tail(before, limit, reply) => match self.database.audit_tail(before, limit) {
-                Ok(records) => return drop(reply.send(Ok(records))),
-                Err(error) => (Job::Tail(before, limit, reply), error),
-            },
-            Job::Verify(reply) => match self.database.verify_audit() {
-                Ok(chain) => return drop(reply.send(Ok(chain))),
-                Err(error) => (Job::Verify(reply), error),
-            },
+            Job::Other(mut work) => {
+                let done = work.run(&mut self.database);
+                if work.is_change() && done != Err(StoreError::Locked) {
+                    self.pace.probe = clock::monotonic() + self.shared.timing.probe;
+                    self.shared.changed(&done);
+                }
+                match done {
+                    Ok(()) => return,
+                    Err(error) => (Job::Other(work), error),
+                }
+            }
         };
-        if error == StoreError::Locked && again.is_awaited() && !last {
+        if error == StoreError::Locked && again.is_wanted() && !last {
             self.pace.jobs = clock::monotonic() + self.shared.timing.retry;
             self.shared.put_back(again);
         } else {

@@ -49,6 +49,7 @@ fn ruleset(text: &str) -> Option<Ruleset> {
         revision: Revision(1),
         environment: "production",
         document,
+        runtime: Default::default(),
         variables: &BTreeMap::new(),
         routes: Vec::new(),
         copies: [Copies::SafeMethods; 2],

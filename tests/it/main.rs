@@ -31,6 +31,7 @@ mod programs;
 mod proxy;
 mod reload;
 mod replicas;
+mod rest;
 mod scenario;
 mod shadow;
 mod sockets;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use http::Method;
 use serde_json::json;
-use understudy::store::{self, AuditRecord, Chain, Timing};
+use understudy::store::{self, AuditQuery, AuditRecord, Chain, Timing};
 
 use crate::support::{Backend, Door, Finished, Instance, Plan, Sidecar, eventually, get, send, understudy};
 
@@ -208,7 +208,12 @@ async fn trail(folder: &Path) -> Vec<AuditRecord> {
         .await
         .unwrap();
     let patience = std::time::Duration::from_secs(5);
-    let mut records = opened.store.audit_tail(None, 1_000).within(patience).await.unwrap();
+    let mut records = opened
+        .store
+        .audit_tail(AuditQuery::newest(None, 1_000))
+        .within(patience)
+        .await
+        .unwrap();
     records.sort_by_key(|record| record.seq);
     let chain = opened.store.verify_audit().within(patience).await.unwrap();
     assert_eq!(chain, Chain::Whole(records.len() as u64));

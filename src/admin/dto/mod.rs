@@ -5,13 +5,17 @@
 //! know. What is sent *to* the server is strict: an unknown member is refused, for it may be a misspelt restriction.
 
 mod action;
+mod audit;
 mod divergence;
+mod flag;
 mod problem;
 mod readiness;
 mod status;
 
-pub use action::{KillRequest, Killed, RearmRequest, Rearmed, Target, TargetKind};
+pub use action::{KillRequest, Killed, RearmRequest, Rearmed, RollbackRequest, Target, TargetKind};
+pub use audit::{Audit, AuditRecord, Verified};
 pub use divergence::{Diverged, Divergences, Place};
+pub use flag::{Changed, Finding, Flag, Flags, History, Member, PastChange};
 pub use problem::{Fault, Problem};
 pub use readiness::{Readiness, Reason, State};
 pub use status::{

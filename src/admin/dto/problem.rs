@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::flag::Finding;
+
 /// The body of every answer that is not a success, as `application/problem+json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -20,6 +22,9 @@ pub struct Problem {
     /// Names that look like the one that was not found, the nearest first; left out where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub near: Vec<String>,
+    /// Everything that is wrong with what was sent, each with its place; left out where it was not read that far.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Finding>,
 }
 
 impl Problem {
@@ -33,6 +38,7 @@ impl Problem {
             detail: detail.into(),
             remedy: remedy.into(),
             near: Vec::new(),
+            problems: Vec::new(),
         }
     }
 
@@ -83,6 +89,8 @@ faults! {
     BodyTooLarge = 413 "body_too_large", "the body is too large";
     /// Objects and arrays nested too deeply.
     BodyTooDeep = 400 "body_too_deep", "the body is nested too deeply";
+    /// A flag that was to be created exists.
+    Exists = 409 "exists", "it exists already";
     /// The token is known and its role may not do this.
     Forbidden = 403 "forbidden", "the role does not allow this";
     /// The `host` header names somebody else: a browser that was lured here, most likely.
@@ -95,14 +103,24 @@ faults! {
     NotFound = 404 "not_found", "there is no such resource";
     /// A re-arm of what is not killed.
     NotKilled = 409 "not_killed", "it is not killed";
-    /// A re-arm that did not reach the disk, and so was not done.
+    /// A removal of a flag that is on for some and off for others.
+    NotRemovable = 409 "not_removable", "it is in use";
+    /// A rollback of a flag that has no change left to undo.
+    NothingToUndo = 409 "nothing_to_undo", "there is nothing to undo";
+    /// A change that did not reach the disk, and so was not done.
     NotStored = 503 "not_stored", "the change could not be stored";
+    /// The revision that `if-match` names is not that of the flag.
+    Stale = 412 "stale", "it was changed meanwhile";
     /// The request took too long to arrive.
     Timeout = 408 "timeout", "the request took too long";
     /// Too many failed attempts from one address.
     TooManyFailures = 429 "too_many_failures", "too many failed attempts";
     /// No token, or a wrong one.
     Unauthorized = 401 "unauthorized", "a token is needed";
+    /// A flag that does not compile, alone or with everything else.
+    Unfit = 422 "unfit", "the flag has problems";
+    /// Something on the disk that could not be read.
+    Unreadable = 503 "unreadable", "it could not be read";
     /// No route and no flag has the name.
     UnknownName = 404 "unknown_name", "the name is unknown";
     /// A body that is not JSON.

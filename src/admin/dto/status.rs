@@ -307,6 +307,9 @@ pub struct Store {
     pub state_error: Option<String>,
     /// What the kill journal answered last, if that was a failure.
     pub journal_error: Option<String>,
+    /// Why changes of flags are refused, if they are.
+    #[serde(default)]
+    pub change_error: Option<String>,
 }
 
 /// The process.

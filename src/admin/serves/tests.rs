@@ -37,6 +37,7 @@ fn told_with(route: &str, features: &str, variables: &[(&str, &str)], kills: Kil
         revision: Revision(1),
         environment: "production",
         document,
+        runtime: Default::default(),
         variables: &variables,
         copies: loaded.config.backends.copies(),
         routes: loaded.config.routes,

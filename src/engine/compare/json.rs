@@ -18,7 +18,7 @@ pub const NODE_LIMIT: usize = 1_000_000;
 
 /// Why a body gave no tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(in crate::engine) enum Refusal {
     /// Deeper than [`DEPTH_LIMIT`].
     Deep,
     /// More than [`NODE_LIMIT`] values, or 4 GiB.
@@ -29,7 +29,7 @@ pub(super) enum Refusal {
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::engine) enum Kind {
     Array,
     Bool,
     Null,
@@ -50,27 +50,27 @@ struct Node {
 
 /// A document, as a list of its values in the order in which they begin.
 #[derive(Debug)]
-pub(super) struct Tree<'a> {
+pub(in crate::engine) struct Tree<'a> {
     text: &'a str,
     nodes: Vec<Node>,
 }
 
 /// One value of a [`Tree`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Value<'t> {
+pub(in crate::engine) struct Value<'t> {
     tree: &'t Tree<'t>,
     at: u32,
 }
 
 /// What stands between the quotes of a text or of a member's name, escapes and all.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Text<'t> {
+pub(in crate::engine) struct Text<'t> {
     raw: &'t str,
 }
 
 impl<'a> Tree<'a> {
     /// Reads one document.
-    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Refusal> {
+    pub(in crate::engine) fn parse(bytes: &'a [u8]) -> Result<Self, Refusal> {
         let text = std::str::from_utf8(bytes).map_err(|_| Refusal::Syntax)?;
         if u32::try_from(text.len()).is_err() {
             return Err(Refusal::Large);
@@ -88,7 +88,7 @@ impl<'a> Tree<'a> {
     }
 
     /// The outermost value.
-    pub(super) fn root(&'a self) -> Value<'a> {
+    pub(in crate::engine) fn root(&'a self) -> Value<'a> {
         Value { tree: self, at: 0 }
     }
 }
@@ -101,12 +101,12 @@ impl<'t> Value<'t> {
     }
 
     /// The value as it stands in the body.
-    pub(super) fn raw(self) -> &'t str {
+    pub(in crate::engine) fn raw(self) -> &'t str {
         let node = self.node();
         &self.tree.text[node.start as usize..node.end as usize]
     }
 
-    pub(super) fn kind(self) -> Kind {
+    pub(in crate::engine) fn kind(self) -> Kind {
         match self.raw().as_bytes().first() {
             Some(b'{') => Kind::Object,
             Some(b'[') => Kind::Array,
@@ -123,7 +123,7 @@ impl<'t> Value<'t> {
     }
 
     /// The content of a text; empty for everything else.
-    pub(super) fn text(self) -> Text<'t> {
+    pub(in crate::engine) fn text(self) -> Text<'t> {
         let raw = self.raw();
         Text {
             raw: raw
@@ -134,7 +134,7 @@ impl<'t> Value<'t> {
     }
 
     /// The items of an array.
-    pub(super) fn items(self) -> impl Iterator<Item = Value<'t>> + use<'t> {
+    pub(in crate::engine) fn items(self) -> impl Iterator<Item = Value<'t>> + use<'t> {
         let mut at = self.at + 1;
         (0..self.len()).map(move |_| {
             let item = Value { tree: self.tree, at };
@@ -144,7 +144,7 @@ impl<'t> Value<'t> {
     }
 
     /// The members of an object, in the order of the body, repeated ones as often as they occur.
-    pub(super) fn members(self) -> impl Iterator<Item = (Text<'t>, Value<'t>)> + use<'t> {
+    pub(in crate::engine) fn members(self) -> impl Iterator<Item = (Text<'t>, Value<'t>)> + use<'t> {
         let mut at = self.at + 1;
         (0..self.len()).map(move |_| {
             let name = Value { tree: self.tree, at };
@@ -166,7 +166,7 @@ impl<'t> Text<'t> {
 
     /// The text without escapes, as UTF-8; a lone surrogate becomes the three bytes that UTF-8 would give it, which
     /// are equal to no other text.
-    pub(super) fn decode(self) -> Cow<'t, [u8]> {
+    pub(in crate::engine) fn decode(self) -> Cow<'t, [u8]> {
         let raw = self.raw.as_bytes();
         let Some(first) = memchr::memchr(b'\\', raw) else {
             return Cow::Borrowed(raw);
@@ -201,6 +201,11 @@ impl<'t> Text<'t> {
     pub(super) fn same(self, other: Text<'_>) -> bool {
         // Of equal spelling is equal; of different spelling is different unless an escape is involved.
         self.raw == other.raw || ((self.escaped() || other.escaped()) && self.decode() == other.decode())
+    }
+
+    /// The text as it stands between its quotes.
+    pub(in crate::engine) const fn raw(self) -> &'t str {
+        self.raw
     }
 
     fn escaped(self) -> bool {

@@ -30,7 +30,7 @@
 mod aspect;
 mod diff;
 mod findings;
-mod json;
+pub(in crate::engine) mod json;
 
 mod path;
 mod report;

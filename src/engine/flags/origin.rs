@@ -10,6 +10,8 @@ use std::sync::Arc;
 pub enum Source {
     /// A kill in force.
     Kill,
+    /// The runtime layer: the API and whatever goes through it.
+    Runtime,
     /// The flag file.
     File,
     /// A variable of the environment.
@@ -24,6 +26,7 @@ impl Source {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Kill => "kill",
+            Self::Runtime => "runtime",
             Self::File => "file",
             Self::Environment => "environment",
             Self::Default => "default",
@@ -48,6 +51,17 @@ pub enum Origin {
         /// From 1, in characters.
         column: u32,
     },
+    /// A change at run time.
+    Runtime {
+        /// The revision of that change.
+        revision: u64,
+        /// Who made it.
+        actor: Arc<str>,
+        /// The line in the text of the layer, from 1.
+        line: u32,
+        /// From 1, in characters.
+        column: u32,
+    },
 }
 
 impl Origin {
@@ -58,6 +72,7 @@ impl Origin {
             Self::Default => Source::Default,
             Self::Environment(_) => Source::Environment,
             Self::File { .. } => Source::File,
+            Self::Runtime { .. } => Source::Runtime,
         }
     }
 }
@@ -68,6 +83,7 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("built-in default"),
             Self::Environment(name) => write!(f, "environment variable {name}"),
             Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
+            Self::Runtime { revision, actor, .. } => write!(f, "runtime revision {revision} by {actor}"),
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Pure. Built once from a denylist or an allowlist, then only read.
 
+use std::sync::Arc;
+
 use xxhash_rust::xxh64::xxh64;
 
 use crate::engine::vocab::SUBJECT_LIMIT_BYTES;
@@ -10,16 +12,16 @@ use crate::engine::vocab::SUBJECT_LIMIT_BYTES;
 const OFFSET_BITS: u32 = 40;
 const OFFSET_MASK: u64 = (1 << OFFSET_BITS) - 1;
 
-/// Subject keys, each once, compared exactly.
+/// Subject keys, each once, compared exactly; a clone shares them.
 ///
 /// Memory: the ids' own bytes and two more for each, and 16 to 32 bytes of table per id: about 34 MB for a million ids of
 /// fifteen bytes.
 #[derive(Clone, Default)]
 pub struct SubjectSet {
     /// Each id: its length in two bytes, then its text; in the order of insertion.
-    text: Box<[u8]>,
+    text: Arc<[u8]>,
     /// Open addressing: 0 is free, else the offset of an id plus one, and 24 bits of its hash above. A power of two long.
-    slots: Box<[u64]>,
+    slots: Arc<[u64]>,
     count: usize,
 }
 
@@ -42,10 +44,9 @@ impl SubjectSet {
                 count += 1;
             }
         }
-        text.shrink_to_fit();
         Self {
             text: text.into(),
-            slots,
+            slots: slots.into(),
             count,
         }
     }
@@ -80,7 +81,7 @@ impl SubjectSet {
 
     /// The bytes that the set occupies.
     #[must_use]
-    pub const fn size_bytes(&self) -> usize {
+    pub fn size_bytes(&self) -> usize {
         self.text.len() + self.slots.len() * size_of::<u64>()
     }
 }

@@ -167,6 +167,12 @@ impl Report<'_> {
                 line: *line,
                 column: *column,
             },
+            // The strongest layer says where the flag is, so it is this one.
+            Origin::Runtime { line, column, .. } => Place {
+                file: Arc::clone(&self.place.file),
+                line: *line,
+                column: *column,
+            },
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::check::{self, Report};
 use super::decode::Layered;
 use super::document::{Document, KILL_SWITCH, flag_path};
+use super::edit::RuntimeLayers;
 use super::env::{self, Named};
 use super::layer::{self, Entry, Layer, Setting, is_set};
 use super::matching::Matching;
@@ -58,6 +59,8 @@ pub struct Input<'a> {
     pub environment: &'a str,
     /// The flag file; `None` without one.
     pub document: Option<Document>,
+    /// What was said at run time, over everything else.
+    pub runtime: RuntimeLayers,
     /// The variables of the environment.
     pub variables: &'a BTreeMap<String, String>,
     /// The routes, in the order of the configuration.
@@ -86,10 +89,11 @@ pub fn compile(input: Input<'_>) -> Result<(Ruleset, Vec<Problem>), Vec<Problem>
         .document
         .map(|document| document.into_layer(&mut problems))
         .unwrap_or_default();
-    let environment = env::read(input.variables, named(&document, &input.routes), &mut problems);
-    let merged = document.over(environment.layer);
+    let written = input.runtime.layer().over(document);
+    let environment = env::read(input.variables, named(&written, &input.routes), &mut problems);
+    let merged = written.over(environment.layer);
 
-    let segments = Segments::compile(merged.segments, input.now_ms, &mut problems);
+    let segments = Segments::compile(merged.segments.clone(), input.now_ms, &mut problems);
     let mut asks = Vec::new();
     let mut known = Known {
         segments: &segments,
@@ -101,8 +105,8 @@ pub fn compile(input: Input<'_>) -> Result<(Ruleset, Vec<Problem>), Vec<Problem>
     };
     let mut flags: Vec<Flag> = merged
         .flags
-        .into_iter()
-        .map(|(key, entry)| known.flag(key, entry, &mut problems))
+        .iter()
+        .map(|(key, entry)| known.flag(key.clone(), entry.clone(), &mut problems))
         .collect();
     let mut unsaid = Problems::default();
     let told = if unread { &mut unsaid } else { &mut problems };
@@ -133,6 +137,8 @@ pub fn compile(input: Input<'_>) -> Result<(Ruleset, Vec<Problem>), Vec<Problem>
         Ruleset {
             revision: input.revision,
             environment,
+            runtime: input.runtime,
+            merged,
             flags,
             routes,
             matching,
@@ -141,10 +147,10 @@ pub fn compile(input: Input<'_>) -> Result<(Ruleset, Vec<Problem>), Vec<Problem>
     ))
 }
 
-/// The flags that the file or a route names, each once, with the first place that does.
-fn named(document: &Layer, routes: &[RouteSpec]) -> Vec<Named> {
+/// The flags that a layer or a route names, each once, with the first place that does.
+fn named(written: &Layer, routes: &[RouteSpec]) -> Vec<Named> {
     let mut named: BTreeMap<&FlagKey, Named> = BTreeMap::new();
-    for (key, entry) in &document.flags {
+    for (key, entry) in &written.flags {
         let env = match &entry.members.env {
             Layered::Set(names) => names.value.clone(),
             Layered::Inherit | Layered::Unset => Vec::new(),
@@ -179,7 +185,7 @@ fn switches(route: &RouteSpec) -> impl Iterator<Item = (&FlagKey, &Place)> {
     switches.into_iter().flatten().filter_map(flag_of)
 }
 
-fn flag_of(switch: &Switch) -> Option<(&FlagKey, &Place)> {
+pub(super) fn flag_of(switch: &Switch) -> Option<(&FlagKey, &Place)> {
     match switch {
         Switch::Flag(key, place) => Some((key, place)),
         Switch::Constant(_) => None,

@@ -384,7 +384,8 @@ impl Document {
 }
 
 impl FlagRecord {
-    fn into_members(self, key: &At<FlagKey>, problems: &mut Problems) -> Members {
+    /// What the record says, as members of a layer. What contradicts itself goes to `problems`.
+    pub(super) fn into_members(self, key: &At<FlagKey>, problems: &mut Problems) -> Members {
         let enabled = enabled(
             self.enabled.0.unwrap_or_default(),
             self.status.0.unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! One source's view of the flags, and what comes out when a stronger one lies over it.
 //!
-//! Pure. Sources, strongest first: kills (asked at every decision, no layer), the flag file, the environment's variables,
-//! built-in defaults. Merging is member by member; each value keeps its origin.
+//! Pure. Sources, strongest first: kills (asked at every decision, no layer), the runtime layer, the flag file, the
+//! environment's variables, built-in defaults. Merging is member by member; each value keeps its origin.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
@@ -79,8 +79,49 @@ macro_rules! members {
                 )+
                 origins
             }
+
+            /// The members about which this source says anything, a `null` included, in the order of [`Member`].
+            #[must_use]
+            pub fn said(&self) -> Vec<Member> {
+                let mut said = Vec::new();
+                $(
+                    if !matches!(self.$name, Layered::Inherit) {
+                        said.push(Member::$member);
+                    }
+                )+
+                said
+            }
+
+            /// The members whose values differ from another's, wherever either comes from, in the order of [`Member`].
+            #[must_use]
+            pub fn differing(&self, other: &Self) -> Vec<Member> {
+                let mut differing = Vec::new();
+                $(
+                    if value_of(&self.$name) != value_of(&other.$name) {
+                        differing.push(Member::$member);
+                    }
+                )+
+                differing
+            }
+
+            /// Says of every value that is set where it comes from.
+            pub(super) fn come_from(&mut self, origin: impl Fn(Member, &Origin) -> Origin) {
+                $(
+                    if let Layered::Set(sourced) = &mut self.$name {
+                        sourced.origin = origin(Member::$member, &sourced.origin);
+                    }
+                )+
+            }
         }
     };
+}
+
+/// What a member is worth once nothing weaker follows.
+pub(super) const fn value_of<T>(setting: &Setting<T>) -> Option<&T> {
+    match setting {
+        Layered::Set(sourced) => Some(&sourced.value),
+        Layered::Inherit | Layered::Unset => None,
+    }
 }
 
 members! {

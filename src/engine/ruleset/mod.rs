@@ -1,7 +1,7 @@
 //! The rules that are in force: from what operators write to what a request asks.
 //!
-//! Pure. `document` reads the flag file, `env` the environment's variables, `layer` merges them, `route` is what the
-//! configuration says about routes, and `compile` makes one immutable [`Ruleset`] of it all, or a list of problems. `import`
+//! Pure. `document` reads the flag file, `env` the environment's variables, `edit` changes what was said at run time,
+//! `layer` merges them, `route` is what the configuration says about routes, and `compile` makes one immutable [`Ruleset`] of it all, or a list of problems. `import`
 //! turns other systems' flags into a flag file.
 
 mod check;
@@ -9,9 +9,12 @@ pub mod compile;
 pub mod conditions;
 pub mod decode;
 pub mod document;
+pub mod edit;
+pub mod effect;
 pub mod env;
 pub mod import;
 pub mod instant;
+pub mod json;
 pub mod layer;
 mod matching;
 pub mod problem;
@@ -28,6 +31,8 @@ use crate::engine::flags::{Flag, FlagRef, Flags};
 use crate::engine::vocab::{FlagKey, Revision, RouteKey};
 
 pub use compile::{Input, StoredMark, compile};
+use edit::RuntimeLayers;
+use layer::Layer;
 use matching::Matching;
 use route::RouteSpec;
 
@@ -66,6 +71,8 @@ pub struct Ruleset {
     /// Its number.
     pub revision: Revision,
     environment: Box<str>,
+    runtime: RuntimeLayers,
+    merged: Layer,
     flags: Flags,
     routes: Box<[Route]>,
     matching: Matching,
@@ -122,6 +129,19 @@ impl Ruleset {
     #[must_use]
     pub const fn flags(&self) -> &Flags {
         &self.flags
+    }
+
+    /// What was said at run time, and is in these rules.
+    #[must_use]
+    pub const fn runtime(&self) -> &RuntimeLayers {
+        &self.runtime
+    }
+
+    /// Everything that the sources say together, member by member, each with where it comes from. A flag that routes name
+    /// and no source sets is not there.
+    #[must_use]
+    pub const fn merged(&self) -> &Layer {
+        &self.merged
     }
 
     /// The environment for which the flags were compiled.

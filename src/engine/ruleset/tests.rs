@@ -112,6 +112,7 @@ impl<'w> World<'w> {
             revision: Revision(3),
             environment: self.environment,
             document,
+            runtime: Default::default(),
             variables: &self.variables,
             routes: self.routes,
             copies: self.copies,

@@ -1,5 +1,6 @@
 //! The state file: transactions, checks at the start, and what is refused.
 
+use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 
 use super::super::testing::{Folder, flag, kill, rearm, route, subject};
@@ -19,7 +20,11 @@ fn written() -> Folder {
 }
 
 fn actions(database: &Database) -> Vec<(String, String)> {
-    let records = database.audit_tail(None, 100).unwrap().into_iter().rev();
+    let records = database
+        .audit_tail(&AuditQuery::newest(None, 100))
+        .unwrap()
+        .into_iter()
+        .rev();
     records
         .map(|record| (record.entry.action, record.entry.target))
         .collect()
@@ -105,8 +110,8 @@ fn unsound_file_is_refused_and_left_as_it_is() {
         ),
         (
             "a later schema",
-            |path| sql(path, "PRAGMA user_version = 2"),
-            "has schema 2, and this version reads schema 1",
+            |path| sql(path, "PRAGMA user_version = 3"),
+            "has schema 3, and this version reads schemas up to 2",
         ),
         (
             "a strange target",
@@ -130,6 +135,19 @@ fn unsound_file_is_refused_and_left_as_it_is() {
             "{name}: the file was changed"
         );
     }
+}
+
+#[test]
+fn file_of_the_version_before_keeps_what_it_has_and_takes_layers() {
+    let folder = written();
+    sql(
+        &folder.state(),
+        "DROP TABLE layers; DROP TABLE history; PRAGMA user_version = 1",
+    );
+    let (_, found) = Database::open(&folder.state(), BUSY, false).unwrap();
+    assert!(found.kills.iter().count() > 0 && found.layers.stored.is_empty());
+    let (_, found) = Database::open(&folder.state(), BUSY, false).unwrap();
+    assert!(found.kills.iter().count() > 0, "it opens again as one of this version");
 }
 
 fn sql(path: &Path, text: &str) {
@@ -224,7 +242,7 @@ fn audit_record_tells_who_what_before_and_after() {
     let folder = written();
     let (mut database, _) = open(&folder);
     database.rearm(&rearm(route("whatsapp"), 1), || true).unwrap();
-    let record = database.audit_tail(None, 1).unwrap().remove(0);
+    let record = database.audit_tail(&AuditQuery::newest(None, 1)).unwrap().remove(0);
     assert_eq!(
         record.entry,
         AuditEntry {

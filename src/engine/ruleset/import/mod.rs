@@ -129,6 +129,7 @@ pub fn import(form: Form, file: &Arc<str>, text: &str, now_ms: i64) -> Result<Im
         revision: Revision(1),
         environment: "production",
         document,
+        runtime: Default::default(),
         variables: &BTreeMap::new(),
         routes: Vec::new(),
         copies: [Copies::SafeMethods; 2],

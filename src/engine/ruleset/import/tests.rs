@@ -39,6 +39,7 @@ fn rules(imported: &Imported) -> Ruleset {
         revision: Revision(1),
         environment: "production",
         document,
+        runtime: Default::default(),
         variables: &BTreeMap::new(),
         routes: Vec::new(),
         copies: [Copies::SafeMethods; 2],
