@@ -209,7 +209,8 @@ pub(super) fn for_everybody(flags: &Flags, flag: &Flag, asked: &Asked<'_>) -> Op
         .or_else(|| environment(flag))
         .or_else(|| period(flag, asked))
         .or_else(|| prerequisite(flags, flag, asked));
-    if off.is_some() || flag.denylist.as_ref().is_some_and(|list| !list.is_empty()) || flag.allowlist.is_some() {
+    let lists = flag.denylist.as_ref().is_some_and(|list| !list.is_empty()) || flag.allowlist.is_some();
+    if off.is_some() || lists || !flag.rules.is_empty() {
         return None;
     }
     let answer = match &flag.percent {

@@ -68,6 +68,16 @@ macro_rules! members {
                 Self { $($name: over(self.$name, weaker.$name),)+ }
             }
 
+            /// The same, said by nobody: for comparing what was said alone.
+            #[cfg(test)]
+            #[must_use]
+            pub fn without_origins(self) -> Self {
+                Self { $($name: match self.$name {
+                    Layered::Set(sourced) => Layered::Set(Sourced { value: sourced.value, origin: Origin::Default }),
+                    unset => unset,
+                },)+ }
+            }
+
             /// Where the members that are set come from, in the order of [`Member`].
             #[must_use]
             pub fn origins(&self) -> Vec<(Member, Origin)> {

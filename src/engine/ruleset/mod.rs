@@ -22,6 +22,7 @@ mod resolve;
 pub mod route;
 pub mod spot;
 pub mod targets;
+pub mod write;
 pub mod yaml;
 
 use http::{HeaderMap, Method};

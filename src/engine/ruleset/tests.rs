@@ -1,5 +1,6 @@
 //! The rules as operators meet them: a flag file, variables and routes in; answers, decisions and problems out.
 
+mod random;
 mod spec;
 
 use std::collections::BTreeMap;
