@@ -5,6 +5,7 @@
 //! demo may run several instances in one process.
 
 mod handover;
+mod sdks;
 mod sockets;
 mod workers;
 
@@ -31,6 +32,7 @@ use crate::engine::ruleset::problem::{Problem, Problems};
 use crate::engine::ruleset::{Ruleset, StoredMark};
 use crate::engine::vocab::Revision;
 use crate::live::{Ends, Live};
+use crate::ofrep;
 use crate::proxy::connection::Ending;
 use crate::proxy::{shadow, upstream};
 use crate::review;
@@ -40,6 +42,7 @@ use crate::telemetry::{clock, exporter, spawn};
 pub use handover::Inherited;
 
 use handover::{Guest, Host, Kept};
+use sdks::Sdks;
 use sockets::{SocketFiles, Sockets};
 use workers::{Front, single};
 
@@ -91,6 +94,7 @@ pub enum StartError {
 pub struct App {
     addresses: Vec<SocketAddr>,
     admin: SocketAddr,
+    ofrep: Option<SocketAddr>,
     files: SocketFiles,
     kept: Kept,
     control: Control,
@@ -302,7 +306,19 @@ pub fn start_with(options: Options, mut inherited: Inherited) -> Result<App, Sta
     .start(shares)?;
     background.spawn_task("judge", review::judge::run(Arc::clone(&live)));
     background.spawn_task("metrics upkeep", upkeep(Arc::clone(&live)));
+    let sdks = Sdks {
+        control: &control,
+        config: &config,
+        draining: &draining,
+    };
+    let beside = sdks.service(&config.admin.tokens, None).router();
+    let remote = sockets.ofrep.as_ref().map(|(_, address)| *address);
+    if let Some((listener, address)) = sockets.ofrep.take() {
+        tracing::info!(%address, "OFREP is served");
+        background.spawn_task("OFREP", ofrep::server::serve(listener, sdks.listening()));
+    }
     let door = admin::Door {
+        beside,
         control: control.clone(),
         tokens: config.admin.tokens,
         metrics_token: config.admin.metrics_token,
@@ -348,6 +364,7 @@ pub fn start_with(options: Options, mut inherited: Inherited) -> Result<App, Sta
     let app = App {
         addresses: sockets.addresses.into_iter().filter_map(tcp).collect(),
         admin: sockets.admin_address,
+        ofrep: remote,
         files: sockets.files,
         kept,
         control,
@@ -375,6 +392,12 @@ impl App {
     #[must_use]
     pub const fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Where SDKs connect, if they have a listener of their own.
+    #[must_use]
+    pub const fn ofrep(&self) -> Option<SocketAddr> {
+        self.ofrep
     }
 
     /// What operators may do.

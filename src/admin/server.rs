@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, Request};
 use axum::response::{IntoResponse as _, Response};
@@ -63,6 +64,8 @@ pub struct Door {
     pub metrics_token: bool,
     /// Where it listens.
     pub address: SocketAddr,
+    /// What it answers beside the admin API, with rules of its own as to who may ask.
+    pub beside: Router,
 }
 
 /// Serves until it is dropped. It goes on while the instance drains, so that one can see it drain; when the sender of
@@ -85,7 +88,7 @@ pub async fn serve(listener: std::net::TcpListener, door: Door, mut draining: wa
         started_unix_ms: clock::unix_ms(),
     });
     let desk = Desk {
-        router: api::router(&room),
+        router: api::router(&room).merge(door.beside),
         room,
         hosts,
     };
@@ -150,6 +153,7 @@ impl Desk {
         let mut request = request.map(Body::new);
         let who = Who::default();
         request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(who.clone());
         let what = asked(request.method(), request.uri().path());
         let checked = self.hosts.check(request.uri(), request.headers());

@@ -22,6 +22,9 @@ use crate::proxy::listen::{self, BACKLOG, Listening, Queue};
 /// The name of the operators' listener in a hand-over.
 const ADMIN: &str = "admin";
 
+/// That of the SDKs' listener.
+const OFREP: &str = "ofrep";
+
 /// Every socket of an instance.
 #[derive(Debug)]
 pub struct Sockets {
@@ -33,6 +36,8 @@ pub struct Sockets {
     pub admin: TcpListener,
     /// That address; port 0 has become a port.
     pub admin_address: SocketAddr,
+    /// Where SDKs connect, if they have a listener of their own, and its address.
+    pub ofrep: Option<(TcpListener, SocketAddr)>,
     /// The socket files that are ours.
     pub files: SocketFiles,
     /// Socket files of the process before, which are ours once it has gone.
@@ -79,17 +84,22 @@ impl Sockets {
             }
             queues.push(spread(open, workers).map_err(refused)?);
         }
-        let refused = |error| StartError::Listen(Address::Tcp(config.admin.address), error);
-        let (open, _) = inherited.take(ADMIN, &Address::Tcp(config.admin.address));
-        let admin = match open.into_iter().next() {
-            Some(Queue::Tcp(socket)) => socket,
-            _ => TcpListener::bind(config.admin.address).map_err(refused)?,
+        let mut single = |name: &str, address: SocketAddr| -> Result<(TcpListener, SocketAddr), StartError> {
+            let refused = |error| StartError::Listen(Address::Tcp(address), error);
+            let (open, _) = inherited.take(name, &Address::Tcp(address));
+            let socket = match open.into_iter().next() {
+                Some(Queue::Tcp(socket)) => socket,
+                _ => TcpListener::bind(address).map_err(refused)?,
+            };
+            socket.set_nonblocking(true).map_err(refused)?;
+            if config.handover.is_some() {
+                kept.push((name.to_owned(), Queue::Tcp(socket.try_clone().map_err(refused)?)));
+            }
+            let address = socket.local_addr().map_err(refused)?;
+            Ok((socket, address))
         };
-        admin.set_nonblocking(true).map_err(refused)?;
-        let admin_address = admin.local_addr().map_err(refused)?;
-        if config.handover.is_some() {
-            kept.push((ADMIN.to_owned(), Queue::Tcp(admin.try_clone().map_err(refused)?)));
-        }
+        let (admin, admin_address) = single(ADMIN, config.admin.address)?;
+        let ofrep = config.ofrep.address.map(|address| single(OFREP, address)).transpose()?;
         // Nobody would accept from these, and their clients would wait for ever.
         let unclaimed = inherited.left(true);
         if !unclaimed.is_empty() {
@@ -106,6 +116,7 @@ impl Sockets {
             addresses,
             admin,
             admin_address,
+            ofrep,
             files,
             adopted,
             kept,

@@ -3,18 +3,29 @@
 //! Pure. In: the decoded file and the tokens, each with places. Out: a [`Config`], problems and warnings. Routes are
 //! checked in `routes`.
 
-use crate::engine::ruleset::decode::ByteSize;
+use crate::engine::ruleset::decode::{At, ByteSize};
 use crate::engine::ruleset::problem::{Place, Problems};
 
 use super::identity::Maps;
+use super::raw::Address;
 use super::raw::scalar::SocketAddress;
 use super::tls::Files;
-use super::{Admin, BackendTls, Capture, Config, Limits, Logs, Token, backends, listeners, path_at, raw, routes};
+use super::{
+    Admin, BackendTls, Capture, Config, Limits, Logs, Ofrep, Token, backends, listeners, path_at, raw, routes,
+};
 
-/// Checks what members mean together. `tokens` is missing if the tokens file was wrong, which has been said.
+/// What stands in the tokens files; missing if one was wrong, which has been said.
+pub(super) struct Tokens {
+    /// Of operators.
+    pub admin: Option<Vec<Token>>,
+    /// Of SDKs, if they have a file of their own.
+    pub ofrep: Option<Option<Vec<Token>>>,
+}
+
+/// Checks what members mean together.
 pub(super) fn build(
     raw: raw::Config,
-    tokens: Option<Vec<Token>>,
+    tokens: Tokens,
     files: &Files,
     tls: [Option<BackendTls>; 2],
     maps: &Maps,
@@ -26,7 +37,8 @@ pub(super) fn build(
     let listeners = listeners::build(raw.listeners.value, files, problems);
     let capture = capture(&raw.capture, problems);
     let limits = limits(&raw.limits, problems);
-    let admin = admin(raw.admin, tokens, &admin_at, problems);
+    let ofrep = ofrep(raw.ofrep, &tokens, &addresses, &raw.admin.address, problems);
+    let admin = admin(raw.admin, tokens.admin, &admin_at, problems);
     let backends = backends::build(raw.backends, tls, problems);
     let routes = routes::build(raw.routes, maps, &backends, problems);
     Some(Config {
@@ -35,6 +47,7 @@ pub(super) fn build(
         listeners,
         handover: raw.handover.socket.map(|socket| socket.0),
         admin: admin?,
+        ofrep: ofrep?,
         flags_file: path_at(raw.flags.file),
         state_path: raw.state.path.0,
         capture,
@@ -74,6 +87,48 @@ fn admin(written: raw::Admin, tokens: Option<Vec<Token>>, at: &Place, problems: 
         tokens,
         tokens_file,
         metrics_token: written.metrics_token,
+    })
+}
+
+fn ofrep(
+    written: raw::Ofrep,
+    tokens: &Tokens,
+    listeners: &[At<Address>],
+    admin: &At<SocketAddress>,
+    problems: &mut Problems,
+) -> Option<Ofrep> {
+    let own = tokens.ofrep.clone()?;
+    let tokens = own.or_else(|| tokens.admin.clone())?;
+    if let Some(At { value, place }) = &written.address {
+        let SocketAddress(address) = *value;
+        let mut taken = |what| problems.problem(place.clone(), "ofrep.address", what, "choose another port");
+        let own = Address::Tcp(address);
+        if let Some(first) = listeners.iter().find(|first| listeners::collide(first, &own)) {
+            taken(format!(
+                "{address} is taken by the listener in line {}",
+                first.place.line
+            ));
+        }
+        if listeners::collide(&Address::Tcp(admin.value.0), &own) {
+            taken(format!("{address} is the address of the admin listener"));
+        }
+        if !address.ip().is_loopback() && tokens.is_empty() {
+            problems.problem(
+                place.clone(),
+                "ofrep.address",
+                "an OFREP listener beyond loopback without tokens",
+                "set `ofrep.tokens_file`, or listen on 127.0.0.1",
+            );
+        }
+    }
+    Some(Ofrep {
+        address: written.address.map(|address| address.value.0),
+        tokens,
+        tokens_file: written.tokens_file.map(|file| file.value.0),
+        cors: written.cors.into_iter().map(|origin| origin.0).collect(),
+        requests_per_client: written.requests_per_client.map(|count| count.0),
+        connections: written.connections.0,
+        streams: written.streams.0,
     })
 }
 

@@ -44,7 +44,7 @@ impl Listener {
 }
 
 /// Whether two sockets would get in each other's way, or one the other's connections.
-fn collide(a: &Address, b: &Address) -> bool {
+pub(super) fn collide(a: &Address, b: &Address) -> bool {
     match (a, b) {
         (Address::Tcp(a), Address::Tcp(b)) => {
             let same_family = a.is_ipv4() == b.is_ipv4();

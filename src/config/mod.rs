@@ -59,6 +59,8 @@ pub struct Config {
     pub handover: Option<PathBuf>,
     /// The operators' door.
     pub admin: Admin,
+    /// Where SDKs ask for flags.
+    pub ofrep: Ofrep,
     /// The flag file and where the configuration names it.
     pub flags_file: Option<At<PathBuf>>,
     /// The state file.
@@ -92,6 +94,25 @@ pub struct Admin {
     pub tokens_file: Option<PathBuf>,
     /// Whether `/metrics` needs a token.
     pub metrics_token: bool,
+}
+
+/// OpenFeature remote evaluation.
+#[derive(Clone, Debug)]
+pub struct Ofrep {
+    /// Where its own listener is, if there is one.
+    pub address: Option<SocketAddr>,
+    /// Who may ask there. Empty: on loopback everybody; elsewhere refused.
+    pub tokens: Vec<Token>,
+    /// The file that they came from, if it is not the admin's.
+    pub tokens_file: Option<PathBuf>,
+    /// The origins of pages that may ask.
+    pub cors: Vec<String>,
+    /// Requests of one client in a second.
+    pub requests_per_client: Option<usize>,
+    /// Connections at once.
+    pub connections: usize,
+    /// Event streams at once.
+    pub streams: usize,
 }
 
 /// How much of bodies is kept in memory, in bytes.
@@ -305,18 +326,24 @@ pub fn read(path: &Path, read_file: ReadFile<'_>, problems: &mut Problems) -> Re
     let tree = utf8(&file, &bytes, problems).and_then(|text| parse(&file, text, problems));
     let Some(tree) = tree else { return nothing };
     let raw = Decoder::new(&file, problems).run::<raw::Config>(&tree);
-    let tokens = match section::<raw::Admin>(&file, &tree, "admin").and_then(|admin| path_at(admin.tokens_file)) {
-        None => Some(Vec::new()),
+    let mut tokens = |named: Option<At<PathBuf>>, member: &str| match named {
+        None => Some(None),
         Some(named) => match read_named(&named, path, read_file) {
-            Ok(bytes) => tokens::parse(&named.value.to_string_lossy().into(), &bytes, problems),
+            Ok(bytes) => tokens::parse(&named.value.to_string_lossy().into(), &bytes, problems).map(Some),
             Err(problem) => {
                 problems.add(Problem {
-                    path: "admin.tokens_file".to_owned(),
+                    path: member.to_owned(),
                     ..problem
                 });
                 None
             }
         },
+    };
+    let admin = section::<raw::Admin>(&file, &tree, "admin").and_then(|admin| path_at(admin.tokens_file));
+    let ofrep = section::<raw::Ofrep>(&file, &tree, "ofrep").and_then(|ofrep| path_at(ofrep.tokens_file));
+    let tokens = build::Tokens {
+        admin: tokens(admin, "admin.tokens_file").map(Option::unwrap_or_default),
+        ofrep: tokens(ofrep, "ofrep.tokens_file"),
     };
     let listeners = section::<Vec<At<raw::Listener>>>(&file, &tree, "listeners").unwrap_or_default();
     let files = tls::Files::read(&listeners, path, read_file);

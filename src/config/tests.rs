@@ -237,7 +237,6 @@ routes: []
 fn keys_of_later_versions_are_named_as_such() {
     let text = "\
 fleet: { redis: redis://127.0.0.1:6379/0 }
-ofrep: { address: 127.0.0.1:9091 }
 listeners: [{ address: 127.0.0.1:8080 }]
 limits: {}
 backends:
@@ -266,18 +265,17 @@ routes:
         places,
         [
             (1, 1),
-            (2, 1),
-            (6, 41),
-            (8, 3),
-            (12, 12),
+            (5, 41),
+            (7, 3),
+            (11, 12),
+            (12, 5),
             (13, 5),
-            (14, 5),
-            (15, 16),
-            (16, 5),
-            (18, 28),
-            (19, 48),
-            (20, 28),
-            (20, 40),
+            (14, 16),
+            (15, 5),
+            (17, 28),
+            (18, 48),
+            (19, 28),
+            (19, 40),
         ]
     );
     assert_eq!(
@@ -408,6 +406,59 @@ fn every_wrong_line_of_a_table_is_told_with_what_else_is_wrong() {
     let text = with_route("  - { name: a, match: {}, identity: [{ header: x, map: ids.csv }] }\n");
     let config = load_text(&text, &[("ids.csv", "1,a\n")]).unwrap().config;
     assert!(!config.routes[0].identity.is_empty());
+}
+
+#[test]
+fn ofrep_has_a_listener_of_its_own_with_its_own_tokens() {
+    let with = |ofrep: &str, more: &str| format!("ofrep: {ofrep}\n{more}{LEAST}");
+    let none = good(LEAST).ofrep;
+    assert_eq!(
+        (none.address, none.requests_per_client, none.streams),
+        (None, None, 512)
+    );
+    let entry = |name: &str| format!("tokens: [{{ name: {name}, role: client, sha256: {DIGEST} }}]");
+    let files = [("own.yaml", entry("web")), ("admin.yaml", entry("ops"))];
+    let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+    let names = |text: &str| -> Vec<String> {
+        let ofrep = load_text(text, &files).unwrap().config.ofrep;
+        ofrep.tokens.iter().map(|token| token.name.to_string()).collect()
+    };
+    let admin = "admin: { tokens_file: admin.yaml }\n";
+    assert_eq!(names(&with("{ address: 0.0.0.0:9191 }", admin)), ["ops"]);
+    assert_eq!(
+        names(&with("{ address: 0.0.0.0:9191, tokens_file: own.yaml }", admin)),
+        ["web"]
+    );
+    assert_eq!(
+        good(&with(
+            "{ cors: [https://shop.example, 'http://localhost:3000', '*'] }",
+            ""
+        ))
+        .ofrep
+        .cors,
+        ["https://shop.example", "http://localhost:3000", "*"]
+    );
+    let origin = "expected the origin of a page";
+    let list = load_text(
+        &with(
+            "{ address: 0.0.0.0:9090, cors: [shop.example, https://Shop.example, https://shop.example/], streams: 0 }",
+            "",
+        ),
+        &[],
+    )
+    .unwrap_err();
+    let told = lines(&list);
+    assert!(told[..3].iter().all(|line| line.contains(origin)), "{told:?}");
+    assert!(told[3].contains("expected a whole number of at least 1"), "{told:?}");
+    refused(
+        &with("{ address: 0.0.0.0:9090 }", ""),
+        &[
+            "u.yaml:1:19: 0.0.0.0:9090 is the address of the admin listener. choose another port",
+            "u.yaml:1:19: an OFREP listener beyond loopback without tokens. set `ofrep.tokens_file`, or listen on 127.0.0.1",
+        ],
+    );
+    let missing = load_text(&with("{ tokens_file: none.yaml }", ""), &[]).unwrap_err();
+    assert_eq!(missing[0].path, "ofrep.tokens_file");
 }
 
 #[test]

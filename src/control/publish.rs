@@ -211,14 +211,21 @@ pub fn waits_for_restart(running: &Config, read: &Config) -> Vec<String> {
             l.drain,
         )
     };
+    let known = |tokens: &[config::Token]| -> Vec<_> {
+        let known = tokens
+            .iter()
+            .map(|token| (token.name.clone(), token.role.as_str(), token.sha256));
+        known.collect()
+    };
     let tokens = |c: &Config| {
         let admin = &c.admin;
-        let known: Vec<_> = admin
-            .tokens
-            .iter()
-            .map(|token| (token.name.clone(), token.role.as_str(), token.sha256))
-            .collect();
+        let known = known(&admin.tokens);
         (admin.address, admin.tokens_file.clone(), admin.metrics_token, known)
+    };
+    let ofrep = |c: &Config| {
+        let ofrep = &c.ofrep;
+        let limits = (ofrep.requests_per_client, ofrep.connections, ofrep.streams);
+        (ofrep.address, known(&ofrep.tokens), ofrep.cors.clone(), limits)
     };
     let same_sockets = a.listeners.len() == b.listeners.len()
         && a.listeners.iter().zip(&b.listeners).all(|(a, b)| a.is_same_socket(b));
@@ -227,6 +234,7 @@ pub fn waits_for_restart(running: &Config, read: &Config) -> Vec<String> {
         ("listeners", !same_sockets),
         ("handover", a.handover != b.handover),
         ("admin", tokens(a) != tokens(b)),
+        ("ofrep", ofrep(a) != ofrep(b)),
         ("state.path", a.state_path != b.state_path),
         ("limits", client(a) != client(b)),
     ];

@@ -12,6 +12,7 @@ pub mod intake;
 pub mod kills;
 pub mod page;
 pub mod recent;
+pub mod remote;
 pub mod service;
 pub mod snapshot;
 pub mod tally;
@@ -33,6 +34,7 @@ use health::Health;
 use intake::Intake;
 use kills::Switchboard;
 use recent::Recent;
+use remote::RemoteTally;
 use service::ServiceTally;
 use snapshot::{Registry, Snapshot};
 use tally::WorkerTally;
@@ -59,6 +61,8 @@ pub struct Live {
     pub recent: Recent,
     /// Counters of the control plane.
     pub exporter: Exporter,
+    /// What is counted of those who ask for flags themselves.
+    pub remote: RemoteTally,
     /// Counters of each worker.
     pub workers: Box<[Arc<WorkerTally>]>,
     /// Counters of the replicas: legacy's, new's.
@@ -89,6 +93,7 @@ impl Live {
             health: Health::default(),
             recent: Recent::default(),
             exporter: Exporter::default(),
+            remote: RemoteTally::default(),
             workers: (0..workers).map(|_| Arc::default()).collect(),
             services: Default::default(),
             published: Notify::new(),
@@ -107,8 +112,10 @@ impl Live {
 
     /// Puts a revision into force. For the one task that writes snapshots.
     pub fn publish(&self, snapshot: Snapshot) {
+        let revision = snapshot.rules.revision.0;
         self.snapshot.store(Some(Arc::new(snapshot)));
         self.published.notify_one();
+        self.remote.published(revision);
     }
 
     /// The producer number of the shadow's thread.

@@ -7,6 +7,7 @@ use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Live;
+use super::remote::{Remote, RemoteTally};
 use super::service::{Ejected, Found, ServiceTally};
 use super::tally::{
     By, ClientError, Counter, Failover, FlagTally, HandshakeError, Histogram, LATENCY_BOUNDS_MS, Label, Made,
@@ -111,7 +112,8 @@ fn histograms(page: &mut Page, routes: &Routes, name: &str, side: Side, of: impl
 pub fn render(live: &Live, unstored_kills: usize) -> String {
     let mut page = Page(String::with_capacity(16 * 1_024));
     routes(&mut page, &live.registry.routes());
-    flags(&mut page, &live.registry.flags());
+    flags(&mut page, &live.registry.flags(), &live.remote);
+    remote(&mut page, &live.remote);
     process(&mut page, live);
     page.family(names::UNSTORED);
     page.sample(names::UNSTORED, &[], unstored_kills);
@@ -202,7 +204,7 @@ fn routes(page: &mut Page, routes: &Routes) {
     by_label::<Made, 13>(page, routes, names::ANSWERS_MADE, "reason", |t| &t.made, &[]);
 }
 
-fn flags(page: &mut Page, flags: &[(String, std::sync::Arc<[FlagTally]>)]) {
+fn flags(page: &mut Page, flags: &[(String, std::sync::Arc<[FlagTally]>)], remote: &RemoteTally) {
     page.family(names::FLAG_EVALUATIONS);
     for (flag, shards) in flags {
         for (at, result) in ["false", "true"].into_iter().enumerate() {
@@ -214,11 +216,28 @@ fn flags(page: &mut Page, flags: &[(String, std::sync::Arc<[FlagTally]>)]) {
     let missing = sum(flags
         .iter()
         .flat_map(|(_, shards)| shards.iter().map(|shard| shard.missing.value())));
-    page.sample(
-        names::FLAG_ERRORS,
-        &[("flag", "unknown"), ("error_type", "flag_not_found")],
-        missing,
-    );
+    for (error, on_routes) in [(Remote::FlagNotFound, missing), (Remote::TargetingKeyMissing, 0)] {
+        page.sample(
+            names::FLAG_ERRORS,
+            &[("flag", "unknown"), ("error_type", error.label())],
+            on_routes + remote.errors.value(error),
+        );
+    }
+}
+
+fn remote(page: &mut Page, remote: &RemoteTally) {
+    page.family(names::FLAG_CACHE_HITS);
+    let hits = remote.requests.value(Remote::NotModified);
+    for (hit, count) in [("true", hits), ("false", remote.stale.value())] {
+        page.sample(names::FLAG_CACHE_HITS, &[("flag", "all"), ("hit", hit)], count);
+    }
+    page.family(names::OFREP_REQUESTS);
+    for result in Remote::ALL {
+        let count = remote.requests.value(*result);
+        page.sample(names::OFREP_REQUESTS, &[("result", result.label())], count);
+    }
+    page.family(names::OFREP_STREAMS);
+    page.sample(names::OFREP_STREAMS, &[], remote.streams.load(Relaxed));
 }
 
 fn process(page: &mut Page, live: &Live) {
@@ -226,7 +245,7 @@ fn process(page: &mut Page, live: &Live) {
     page.family(names::FLAG_DURATION);
     let mut below = 0;
     for at in 0..11 {
-        below += sum(workers().map(|worker| worker.decision_buckets[at].value()));
+        below += sum(workers().map(|worker| worker.decision_buckets[at].value())) + live.remote.buckets[at].value();
         let bound = if at < 10 {
             (0.0001 * f64::from(1_u32 << at)).to_string()
         } else {
@@ -234,7 +253,7 @@ fn process(page: &mut Page, live: &Live) {
         };
         page.sample(&format!("{}_bucket", names::FLAG_DURATION), &[("le", &bound)], below);
     }
-    let nanos = sum(workers().map(|worker| worker.decision_nanos.value()));
+    let nanos = sum(workers().map(|worker| worker.decision_nanos.value())) + live.remote.nanos.value();
     #[allow(clippy::cast_precision_loss, reason = "a sum for a chart")]
     page.sample(&format!("{}_sum", names::FLAG_DURATION), &[], nanos as f64 / 1e9);
     page.sample(&format!("{}_count", names::FLAG_DURATION), &[], below);

@@ -21,7 +21,8 @@ names! {
 
     FLAG_EVALUATIONS = counter "feature_flag_evaluations_total", "Flag evaluations by result.";
     FLAG_DURATION = histogram "feature_flag_evaluation_duration_seconds", "Time of one decision, sampled 1 in 1,024.";
-    FLAG_ERRORS = counter "feature_flag_errors_total", "Evaluations of a flag that no source defines.";
+    FLAG_ERRORS = counter "feature_flag_errors_total", "Evaluations without an answer, by what was missing.";
+    FLAG_CACHE_HITS = counter "feature_flag_cache_hits_total", "Bulk requests of clients that had an answer, by whether it still was the right one.";
     KILLS = counter "feature_kill_switches_activated_total", "Kills that came into force, by what was killed and by whom.";
 
     DECISIONS = counter "understudy_decisions_total", "Requests by the reason of their decision.";
@@ -33,6 +34,8 @@ names! {
     COMPARED = counter "understudy_compared_total", "Exchanges compared, by verdict.";
     NOT_COMPARED = counter "understudy_not_compared_total", "Exchanges that should have been compared and were not, by reason.";
     SUPPRESSED = counter "understudy_differences_suppressed_total", "Differences that an ignore rule suppressed.";
+    OFREP_REQUESTS = counter "understudy_ofrep_requests_total", "Requests for flags over OFREP and the evaluation API, by what they came to.";
+    OFREP_STREAMS = gauge "understudy_ofrep_streams", "Open event streams of OFREP clients.";
     UNIDENTIFIED = counter "understudy_requests_without_identity_total", "Requests of a route without a subject, by reason.";
     ANSWERS_MADE = counter "understudy_answers_made_total", "Answers that the sidecar gave in place of a backend, by reason.";
     CLIENT_ERRORS = counter "understudy_client_errors_total", "Client connections ended for what arrived on them, by reason.";

@@ -19,7 +19,7 @@ pub use listener::{Address, Handover, Listener, ListenerTls, ProxyProtocol, TlsV
 pub use route::{Route, ShadowText, WhenKilled, WithoutIdentity};
 pub use scalar::Workers;
 
-use scalar::{Count, FilePath, HeaderBytes, Name, Network, Percent, SocketAddress, Timeout};
+use scalar::{Count, FilePath, HeaderBytes, Name, Network, Origin, Percent, SocketAddress, Timeout};
 
 record! {
     /// The file that `--config` names. Everything but `listeners`, `backends` and `routes` has a default.
@@ -34,6 +34,8 @@ record! {
         handover: Handover = "{}",
         /// The operators' door.
         admin: Admin = "{}",
+        /// Where SDKs ask for flags, beside the operators' door.
+        ofrep: Ofrep = "{}",
         /// Where the flags come from, beside environment variables, which fill what the file leaves out.
         flags: Flags = "{}",
         /// What survives a restart: kills, how far gradual flags have risen, the audit trail.
@@ -57,7 +59,7 @@ record! {
         /// Which requests are decided how. A request that no route matches goes to legacy.
         routes: At<Vec<Route>>,
     }
-    later: "fleet", "ofrep";
+    later: "fleet";
 }
 
 record! {
@@ -69,6 +71,26 @@ record! {
         tokens_file: Option<At<FilePath>>,
         /// Whether `/metrics` needs a token, too.
         metrics_token: bool = "false",
+    }
+}
+
+record! {
+    /// OpenFeature remote evaluation. It answers on the admin listener, too, there without event streams and CORS.
+    pub struct Ofrep {
+        /// IP and port of a listener of its own. Beyond loopback tokens are required.
+        address: Option<At<SocketAddress>>,
+        /// File with the tokens that this listener takes, such as those of browsers; without it, it takes those of
+        /// `admin.tokens_file`. Relative paths count from the working directory.
+        tokens_file: Option<At<FilePath>>,
+        /// The origins of pages that may ask from a browser, such as `[https://shop.example]`; `["*"]` is every page.
+        cors: Vec<Origin> = "[]",
+        /// Requests of one token in a second, or without tokens of one address, and as many at once; one more is answered
+        /// with 429. `null` is no limit. It holds on the admin listener, too.
+        requests_per_client: Option<Count> = "null",
+        /// Connections at once; more wait.
+        connections: Count = "1024",
+        /// Event streams at once; one more is answered with 503, and its client polls. Each takes a connection.
+        streams: Count = "512",
     }
 }
 

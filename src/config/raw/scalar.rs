@@ -54,6 +54,36 @@ impl Scalar for SocketAddress {
     }
 }
 
+/// The origin of a web page (RFC 6454), or `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(pub String);
+
+impl Scalar for Origin {
+    const NAME: &'static str = "origin";
+    const KIND: &'static str = "the origin of a page";
+    const REMEDY: &'static str =
+        "write scheme and host as a browser sends them, such as https://shop.example, or \"*\" for every page";
+
+    fn read(text: &str) -> Result<Self, Misfit> {
+        let uri: Option<http::Uri> = text.parse().ok();
+        let whole = uri.is_some_and(|uri| {
+            let scheme = uri
+                .scheme_str()
+                .is_some_and(|scheme| matches!(scheme, "http" | "https"));
+            let rebuilt = uri
+                .scheme()
+                .zip(uri.authority())
+                .map(|(scheme, host)| format!("{scheme}://{host}"));
+            scheme && rebuilt.is_some_and(|rebuilt| rebuilt == text) && !text.contains('@')
+        });
+        if text == "*" || (whole && text.to_lowercase() == text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Misfit::Kind)
+        }
+    }
+}
+
 /// A network in CIDR notation, or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(pub IpNet);

@@ -299,6 +299,11 @@ impl Sidecar {
         self.app.as_ref().unwrap().addresses().to_vec()
     }
 
+    /// Where SDKs connect.
+    pub fn ofrep(&self) -> SocketAddr {
+        self.app.as_ref().unwrap().ofrep().unwrap()
+    }
+
     /// Ends the instance in an orderly way and starts it again over the same files.
     pub async fn restart(self) -> Self {
         self.restart_after(|| ()).await
