@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, IF_MATCH};
 use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
@@ -20,7 +20,7 @@ use tokio::runtime::Builder;
 
 use super::terminal::plain;
 use super::{BAD_INPUT, FAILED};
-use crate::admin::dto::{Fault, Problem};
+use crate::admin::dto::{Fault, Finding, Problem};
 use crate::telemetry::spawn;
 
 /// For a connection.
@@ -118,13 +118,21 @@ impl CallError {
     pub fn report(&self) -> ExitCode {
         match self {
             CallError::Refused(problem) => {
-                let Problem { detail, remedy, .. } = &**problem;
+                let Problem {
+                    detail,
+                    remedy,
+                    problems,
+                    ..
+                } = &**problem;
                 let remedy = if remedy.is_empty() {
                     String::new()
                 } else {
                     format!(". {remedy}")
                 };
                 eprintln!("{}", plain(&format!("refused: {detail}{remedy}")));
+                for finding in problems {
+                    eprintln!("  {}", plain(&found(finding)));
+                }
             }
             CallError::Unreachable(what) => eprintln!("{}", plain(what)),
         }
@@ -140,6 +148,7 @@ impl CallError {
                     | Fault::BadRequest
                     | Fault::BodyTooDeep
                     | Fault::BodyTooLarge
+                    | Fault::Unfit
                     | Fault::UnknownName
                     | Fault::UnsupportedMediaType,
                 ) => BAD_INPUT,
@@ -149,25 +158,67 @@ impl CallError {
     }
 }
 
+/// One thing that is wrong with what was sent, on one line.
+fn found(finding: &Finding) -> String {
+    let Finding {
+        source,
+        line,
+        column,
+        path,
+        what,
+        remedy,
+    } = finding;
+    // What was sent was made here, so its lines mean nothing to whoever typed the command; its members do.
+    let place = match (source.as_str(), line, column) {
+        ("body", ..) if path.is_empty() => String::new(),
+        ("body", ..) => format!("{path}: "),
+        (source, Some(line), Some(column)) => format!("{source}:{line}:{column}: "),
+        (source, ..) => format!("{source}: "),
+    };
+    let remedy = if remedy.is_empty() {
+        String::new()
+    } else {
+        format!(". {remedy}")
+    };
+    format!("{place}{what}{remedy}")
+}
+
 impl Remote {
     /// Reads.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
-        self.call(Method::GET, path, Bytes::new())
+        self.call(Method::GET, path, None, Bytes::new())
     }
 
     /// Asks for a change.
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CallError> {
         // Texts always serialise.
         let body = serde_json::to_vec(body).unwrap_or_default();
-        self.call(Method::POST, path, body.into())
+        self.call(Method::POST, path, None, body.into())
     }
 
-    fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, CallError> {
+    /// Asks for a change of what has this revision, if one is given; of anything, if none is.
+    pub fn change<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        revision: Option<u64>,
+        body: String,
+    ) -> Result<T, CallError> {
+        self.call(method, path, revision, body.into())
+    }
+
+    fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        revision: Option<u64>,
+        body: Bytes,
+    ) -> Result<T, CallError> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime =
             runtime.map_err(|error| CallError::Unreachable(format!("the operating system refused: {error}")))?;
         let (status, bytes) = runtime.block_on(async {
-            match tokio::time::timeout(TIMEOUT, self.exchange(method, path, body)).await {
+            match tokio::time::timeout(TIMEOUT, self.exchange(method, path, revision, body)).await {
                 Ok(answered) => answered,
                 Err(_) => Err(self.silent(TIMEOUT)),
             }
@@ -179,7 +230,13 @@ impl Remote {
         Err(CallError::Refused(Box::new(problem)))
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(http::StatusCode, Bytes), CallError> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        revision: Option<u64>,
+        body: Bytes,
+    ) -> Result<(http::StatusCode, Bytes), CallError> {
         let address = (self.admin.host.as_str(), self.admin.port);
         let stream = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
@@ -210,6 +267,9 @@ impl Remote {
             .header(ACCEPT, "application/json");
         if method != Method::GET {
             request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(revision) = revision {
+            request = request.header(IF_MATCH, format!("\"{revision}\""));
         }
         // An empty variable is how a shell unsets one.
         if let Some(Secret(token)) = self.token.as_ref().filter(|token| token.0 != "Bearer ") {

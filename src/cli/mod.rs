@@ -5,6 +5,7 @@
 //! on disk. Verbs against a running instance speak its admin API (`client`); what an instance does belongs to `app`, what
 //! a flag answers to `engine`. Every verb has a file of its own; here is only what they are called and which is meant.
 
+mod audit;
 mod check;
 mod client;
 mod diff;
@@ -51,6 +52,8 @@ enum Verb {
     Kill(kill::KillArgs),
     /// Lift a kill, with a reason
     Rearm(kill::RearmArgs),
+    /// Take back a flag's last change
+    Rollback(flags::RollbackArgs),
     /// Show who is served by whom, what is killed, and what the judges have seen
     Status(status::StatusArgs),
     /// Show the last exchanges whose two answers differed
@@ -63,9 +66,11 @@ enum Verb {
     Explain(explain::ExplainArgs),
     /// Compare recorded pairs of answers
     Diff(diff::DiffArgs),
-    /// Bring flags in from other systems
+    /// Show, make and change flags; bring them in from other systems
     #[command(subcommand)]
     Flags(flags::FlagsVerb),
+    /// Show who did what, and check that the record of it is whole
+    Audit(audit::AuditArgs),
     /// Make tokens for the admin API
     #[command(subcommand)]
     Token(token::TokenVerb),
@@ -136,6 +141,7 @@ pub fn main(demo: impl FnOnce(bool) -> ExitCode) -> ExitCode {
     match Cli::parse().verb {
         Verb::Kill(args) => args.execute(),
         Verb::Rearm(args) => args.execute(),
+        Verb::Rollback(args) => args.execute(),
         Verb::Status(args) => args.execute(),
         Verb::Divergences(args) => args.execute(),
         Verb::Run(args) => args.execute(),
@@ -143,6 +149,7 @@ pub fn main(demo: impl FnOnce(bool) -> ExitCode) -> ExitCode {
         Verb::Explain(args) => args.execute(),
         Verb::Diff(args) => args.execute(),
         Verb::Flags(verb) => verb.execute(),
+        Verb::Audit(args) => args.execute(),
         Verb::Token(verb) => verb.execute(),
         Verb::Schema(args) => args.execute(),
         Verb::Completions(args) => args.execute(Cli::command()),

@@ -2,10 +2,221 @@
 
 use std::fs;
 
-use super::support::process::{Finished, understudy};
+use crate::support::{Backend, Finished, Instance, Plan, get, understudy};
 
 async fn flags(arguments: &[&str]) -> Finished {
     understudy(&[&["flags"], arguments].concat(), &[]).await
+}
+
+/// An instance whose one route asks `NEW_SHOP`.
+async fn shop(features: &str) -> (Instance, [Backend; 2]) {
+    let (legacy, new) = (Backend::saying("legacy").await, Backend::saying("new").await);
+    let plan = Plan::new(&legacy, &new).route("flag: NEW_SHOP\n").features(features);
+    (Instance::start(&plan).await, [legacy, new])
+}
+
+async fn side(instance: &Instance, shopper: &str) -> String {
+    let answer = get(instance.address, "/", &[("x-shopper-id", shopper)]).await;
+    answer.text().to_owned()
+}
+
+/// What a verb said, after it ended well.
+async fn done(instance: &Instance, arguments: &[&str]) -> String {
+    let done = instance.ask(arguments).await;
+    assert_eq!((done.code, &*done.stderr), (0, ""), "{arguments:?}: {done:?}");
+    done.stdout
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s4_08_flag_is_made_listed_enabled_and_taken_back() {
+    let (instance, _backends) = shop("features: {}\n").await;
+    let ask = async |arguments: &[&str]| done(&instance, arguments).await;
+    let made = ask(&[
+        "flags",
+        "create",
+        "--name",
+        "NEW_SHOP",
+        "--description",
+        "the new: shop",
+    ])
+    .await;
+    assert_eq!(made, "NEW_SHOP: boolean, PARTIAL, revision 1\n");
+    assert_eq!(side(&instance, "anna").await, "legacy", "a new flag is off");
+
+    let listed = ask(&["flags", "list"]).await;
+    assert!(
+        listed.contains("NEW_SHOP  boolean  PARTIAL") && listed.ends_with("1 flag\n"),
+        "{listed}"
+    );
+
+    // anna's bucket is 962428, ben's 286372.
+    let enabled = ask(&[
+        "flags",
+        "enable",
+        "--name",
+        "NEW_SHOP",
+        "--percentage",
+        "50",
+        "--reason",
+        "half of them",
+    ])
+    .await;
+    assert!(
+        enabled.starts_with("NEW_SHOP: boolean, ENABLED, 50 %, revision 2\n"),
+        "{enabled}"
+    );
+    assert_eq!(
+        [side(&instance, "anna").await, side(&instance, "ben").await],
+        ["legacy", "new"]
+    );
+    let enabled = ask(&["flags", "enable", "NEW_SHOP", "--percentage", "100"]).await;
+    assert_eq!(enabled, "NEW_SHOP: boolean, ENABLED, 100 %, revision 3\n");
+    assert_eq!(side(&instance, "anna").await, "new");
+    ask(&["flags", "disable", "NEW_SHOP"]).await;
+    assert_eq!(side(&instance, "ben").await, "legacy");
+    for _ in 0..2 {
+        ask(&["rollback", "NEW_SHOP", "--reason", "too early"]).await;
+    }
+    assert_eq!(
+        [side(&instance, "anna").await, side(&instance, "ben").await],
+        ["legacy", "new"]
+    );
+
+    let shown = ask(&["flags", "show", "NEW_SHOP"]).await;
+    assert!(
+        shown.starts_with("NEW_SHOP: boolean, ENABLED, 50 %, revision 6\n"),
+        "{shown}"
+    );
+    for said in [
+        "the new: shop",
+        "runtime",
+        "#6",
+        "rollback by tester: too early",
+        "#2",
+        "half of them",
+        "older ones",
+    ] {
+        assert!(shown.contains(said), "{said}: {shown}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&ask(&["flags", "show", "NEW_SHOP", "--output", "json"]).await).unwrap();
+    assert_eq!(
+        (&json["percentage"], &json["history"]["items"][0]["action"]),
+        (&50.0.into(), &"rollback".into())
+    );
+
+    let audit = ask(&["audit", "--flag", "NEW_SHOP", "--action", "patch"]).await;
+    assert!(
+        audit.contains("patch flag:NEW_SHOP  by tester (admin) from 127.0.0.1"),
+        "{audit}"
+    );
+    assert!(audit.contains("half of them") && !audit.contains("rollback"), "{audit}");
+    assert_eq!(
+        ask(&["audit", "--actor", "nobody"]).await,
+        "nothing was done that fits\n"
+    );
+    let verified = ask(&["audit", "verify"]).await;
+    assert!(
+        verified.starts_with("whole: ") && verified.contains("each as it was written"),
+        "{verified}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_are_set_as_the_file_writes_them_and_left_to_the_file_again() {
+    let file = "features:\n  NEW_SHOP: { type: boolean, enabled: true, percentage: 100, owner: shop-team }\n";
+    let (instance, _backends) = shop(file).await;
+    let ask = async |arguments: &[&str]| done(&instance, arguments).await;
+    let tried = ask(&["flags", "set", "NEW_SHOP", "percentage=0", "--dry-run"]).await;
+    assert_eq!(tried, "it would be: NEW_SHOP: boolean, ENABLED, 0 %, revision 1\n");
+    assert_eq!(side(&instance, "anna").await, "new", "nothing was changed");
+
+    ask(&[
+        "flags",
+        "set",
+        "NEW_SHOP",
+        "percentage=12.5",
+        "denylist=[ben, 0123]",
+        "owner=null",
+    ])
+    .await;
+    let again = ask(&["flags", "set", "--name", "NEW_SHOP", "percentage=12.5"]).await;
+    assert_eq!(
+        again,
+        "nothing to change: NEW_SHOP: boolean, ENABLED, 12.5 %, revision 1\n"
+    );
+    assert_eq!(side(&instance, "anna").await, "legacy");
+    let shown: serde_json::Value =
+        serde_json::from_str(&ask(&["flags", "show", "NEW_SHOP", "--output", "json"]).await).unwrap();
+    assert_eq!(
+        shown["runtime"],
+        serde_json::json!({ "percentage": 12.5, "denylist": ["ben", "0123"], "owner": null })
+    );
+
+    ask(&[
+        "flags",
+        "set",
+        "NEW_SHOP",
+        "--inherit",
+        "percentage",
+        "--inherit",
+        "owner",
+    ])
+    .await;
+    assert_eq!(
+        [side(&instance, "anna").await, side(&instance, "ben").await],
+        ["new", "legacy"]
+    );
+    let deleted = ask(&["flags", "delete", "NEW_SHOP", "--force"]).await;
+    assert_eq!(
+        deleted, "NEW_SHOP: boolean, ENABLED, 100 %\n",
+        "what the file says stays"
+    );
+    assert_eq!(side(&instance, "ben").await, "new");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_says_why_and_ends_with_its_code() {
+    let (instance, _backends) = shop("features:\n  NEW_SHOP: { type: percentage, percentage: 50 }\n").await;
+    for (arguments, code, said) in [
+        (&["flags", "show", "NEW_SHP"][..], 2, "did you mean `NEW_SHOP`?"),
+        (&["flags", "enable", "new-shop"], 2, "did you mean `NEW_SHOP`?"),
+        (&["rollback", "NEW_SHP"], 2, "did you mean `NEW_SHOP`?"),
+        (&["rollback", "NEW_SHOP"], 1, "refused: "),
+        (&["flags", "create", "NEW_SHOP"], 1, "refused: "),
+        (&["flags", "delete", "NEW_SHOP"], 1, "refused: "),
+        (
+            &["flags", "set", "NEW_SHOP", "percentage=101", "enabeld=true"],
+            2,
+            "  percentage: `101` is not between 0 and 100",
+        ),
+        (
+            &["flags", "set", "NEW_SHOP", "percentage=101", "enabeld=true"],
+            2,
+            "did you mean `enabled`?",
+        ),
+        (&["flags", "set", "NEW_SHOP", "percentage"], 2, "no `member=value`"),
+        (&["flags", "set", "NEW_SHOP"], 2, "which members?"),
+        (&["flags", "set"], 2, "which flag?"),
+        (
+            &["flags", "enable", "NEW_SHOP", "--percentage", "50%"],
+            2,
+            "without a percent sign",
+        ),
+        (&["flags", "enable"], 2, "--name"),
+        (&["audit", "--since", "yesterday"], 2, "not a date"),
+    ] {
+        let done = instance.ask(arguments).await;
+        assert_eq!(done.code, code, "{arguments:?}: {done:?}");
+        assert!(
+            done.stderr.contains(said) && done.stdout.is_empty(),
+            "{arguments:?}: {done:?}"
+        );
+    }
+    assert_eq!(
+        done(&instance, &["flags", "delete", "NEW_SHOP", "--force"]).await,
+        "nothing to change: NEW_SHOP: percentage, PARTIAL, 50 %\n"
+    );
 }
 
 #[tokio::test]

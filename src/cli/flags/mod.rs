@@ -1,14 +1,41 @@
-//! `understudy flags`: what a person does with flags. Every verb has a file of its own.
+//! `understudy flags`: what a person does with flags, over the admin API of a running instance or over files.
+//!
+//! Every verb has a file of its own, those that change one flag share `change`; `named` is how a flag is named. What a change
+//! means belongs to the instance.
 
+mod change;
+mod edit;
 mod import;
+mod list;
+mod named;
+mod show;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
+pub(super) use change::RollbackArgs;
+
+/// Where the API has flags.
+const FLAGS: &str = "/api/v1/feature-flags";
+
 /// The verbs of `understudy flags`.
 #[derive(Debug, Subcommand)]
 pub(super) enum FlagsVerb {
+    /// Show all flags, one on a line
+    List(list::ListArgs),
+    /// Show what is said about a flag, by whom, and its last changes
+    Show(show::ShowArgs),
+    /// Make a flag; it is off until somebody switches it on
+    Create(edit::CreateArgs),
+    /// Switch a flag on, or on for a percentage
+    Enable(edit::EnableArgs),
+    /// Switch a flag off
+    Disable(edit::DisableArgs),
+    /// Set members of a flag, as the flag file writes them
+    Set(edit::SetArgs),
+    /// Take back all that was said about a flag at run time
+    Delete(edit::DeleteArgs),
     /// Make a flag file of another system's flags, and say what does not mean the same
     Import(import::ImportArgs),
 }
@@ -17,6 +44,13 @@ impl FlagsVerb {
     /// Does it.
     pub fn execute(&self) -> ExitCode {
         match self {
+            Self::List(args) => args.execute(),
+            Self::Show(args) => args.execute(),
+            Self::Create(args) => args.execute(),
+            Self::Enable(args) => args.execute(),
+            Self::Disable(args) => args.execute(),
+            Self::Set(args) => args.execute(),
+            Self::Delete(args) => args.execute(),
             Self::Import(args) => args.execute(),
         }
     }
