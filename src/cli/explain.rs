@@ -18,7 +18,7 @@ use super::{BAD_INPUT, ConfigArgs, FAILED, Output, OutputArgs, check};
 use crate::admin::dto::{Status, TargetKind};
 use crate::app;
 use crate::engine::explain::{Explanation, explain, record};
-use crate::engine::flags::Asked;
+use crate::engine::flags::{Asked, Context, FlagKills, FlagRef, Flags};
 use crate::engine::ruleset::Ruleset;
 use crate::engine::ruleset::document::Instant;
 use crate::engine::vocab::{FlagKey, SUBJECT_LIMIT_BYTES, SubjectHash};
@@ -39,10 +39,13 @@ pub(super) struct ExplainArgs {
     /// For whom; alone, only the hash is printed under which logs show this subject
     #[arg(long, value_name = "SUBJECT", conflicts_with = "requests")]
     subject: Option<String>,
+    /// What else is known, as a JSON object: {"country":"US","score":81}
+    #[arg(long, value_name = "JSON", conflicts_with = "requests", requires = "flag", value_parser = attributes)]
+    attributes: Option<Context>,
     /// When, as RFC 3339 with an offset; now, if left out
     #[arg(long, value_name = "TIME", value_parser = instant)]
     at: Option<i64>,
-    /// JSON lines {"flag","targetingKey","at"?} to be answered one by one; `-` is standard input
+    /// JSON lines {"flag","targetingKey","attributes"?,"at"?} to be answered one by one; `-` is standard input
     #[arg(long, value_name = "FILE")]
     requests: Option<PathBuf>,
     /// Also look at the kills of this running instance
@@ -58,6 +61,10 @@ pub(super) struct ExplainArgs {
 fn instant(text: &str) -> Result<i64, String> {
     let instant = Instant::parse(text).ok_or("write a date with time and offset, for example 2026-01-01T00:00:00Z")?;
     Ok(instant.0)
+}
+
+fn attributes(text: &str) -> Result<Context, String> {
+    serde_json::from_str(text).map_err(|error| format!("{error}. write a JSON object, such as {{\"country\":\"US\"}}"))
 }
 
 /// The kills that concern flags.
@@ -90,6 +97,12 @@ impl Kills {
         };
         let held = self.held.iter().filter(|(_, subjects)| subjects.contains(&subject));
         held.map(|(route, _)| route.as_str()).collect()
+    }
+
+    /// The same for the flags that others ask.
+    fn of_flags(&self, flags: &Flags) -> FlagKills {
+        let places = self.flags.iter().filter_map(|key| flags.find(key));
+        FlagKills::collect(self.everything, places.map(FlagRef::index))
     }
 
     fn cover(&self, flag: &str) -> bool {
@@ -134,7 +147,14 @@ impl ExplainArgs {
                 return ExitCode::from(BAD_INPUT);
             }
         };
-        let asked = asked(&kills, flag, subject, at);
+        let none = Context::default();
+        let in_turn = kills.of_flags(compiled.rules.flags());
+        let asked = Asked {
+            attributes: self.attributes.as_ref().unwrap_or(&none),
+            killed: kills.cover(flag),
+            kills: &in_turn,
+            ..Asked::new(subject, at)
+        };
         let mut story = explain(&compiled.rules, &key, &asked);
         if self.admin.is_none() {
             not_looked_at(&mut story);
@@ -195,21 +215,14 @@ fn not_looked_at(story: &mut Explanation) {
     lines.for_each(|step| step.found = "kills: not looked at".to_owned());
 }
 
-fn asked<'s>(kills: &Kills, flag: &str, subject: Option<&'s str>, unix_ms: i64) -> Asked<'s> {
-    Asked {
-        killed: kills.cover(flag),
-        ..Asked::new(subject, unix_ms)
-    }
-}
-
-/// A line of a requests file. Attributes are for rules that this version does not have, so they change nothing.
+/// A line of a requests file.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RequestLine {
     flag: String,
     targeting_key: Option<String>,
-    #[serde(rename = "attributes")]
-    _attributes: Option<serde_json::Map<String, serde_json::Value>>,
+    #[serde(default)]
+    attributes: Context,
     at: Option<String>,
 }
 
@@ -254,6 +267,7 @@ fn answer_lines(
     kills: &Kills,
     at: i64,
 ) -> io::Result<u64> {
+    let in_turn = kills.of_flags(rules.flags());
     let mut bad = 0;
     let mut line = Vec::new();
     for number in 1_u64.. {
@@ -265,12 +279,12 @@ fn answer_lines(
             continue;
         }
         let answered = read_line(&line).and_then(|(request, line_at)| {
-            let asked = asked(
-                kills,
-                &request.flag,
-                request.targeting_key.as_deref(),
-                line_at.unwrap_or(at),
-            );
+            let asked = Asked {
+                attributes: &request.attributes,
+                killed: kills.cover(&request.flag),
+                kills: &in_turn,
+                ..Asked::new(request.targeting_key.as_deref(), line_at.unwrap_or(at))
+            };
             let answer = record(rules.flags(), &request.flag, &asked);
             serde_json::to_string(&answer).map_err(|error| error.to_string())
         });
@@ -295,7 +309,7 @@ fn read_line(line: &[u8]) -> Result<(RequestLine, Option<i64>), String> {
         // The error counts lines within the one line that it was given.
         let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what);
         format!(
-            "column {}: {what}. a line is {{\"flag\":..,\"targetingKey\":..,\"at\"?:..}}",
+            "column {}: {what}. a line is {{\"flag\":..,\"targetingKey\":..,\"attributes\"?:..,\"at\"?:..}}",
             error.column()
         )
     })?;
@@ -315,13 +329,18 @@ fn read_line(line: &[u8]) -> Result<(RequestLine, Option<i64>), String> {
 // Writing to a text cannot fail.
 fn text(story: &Explanation, hash: Option<SubjectHash>, held_on: Option<&Vec<&str>>) -> String {
     let mut text = String::new();
-    let word = if story.value { "on" } else { "off" };
+    let word = plain(&story.variant);
     let origin = story.origin.place.as_deref().unwrap_or(story.origin.source);
     let _ = writeln!(
         text,
-        "{} is {word}: {} (line {}, set by {})",
+        "{} is {word}: {}{} (line {}, set by {})",
         story.flag,
         story.reason,
+        story
+            .rule
+            .as_deref()
+            .map(|rule| format!(" by rule {}", plain(rule)))
+            .unwrap_or_default(),
         story.line,
         plain(origin)
     );

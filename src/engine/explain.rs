@@ -4,12 +4,17 @@
 //! Pure. It takes the same steps as the data plane (`flags::evaluate`), so it cannot tell another story. Printing is left to
 //! the command line and the admin plane; subjects do not appear in what comes out.
 
-use serde::Serialize;
+mod members;
 
-use crate::engine::flags::model::{Flag, Member, Percent};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::engine::flags::bucket::variant_position;
+use crate::engine::flags::model::{Flag, FlagType, Member, Percent, Prerequisite, Wanted};
 use crate::engine::flags::origin::{Origin, Source};
 use crate::engine::flags::schedule::Slope;
 use crate::engine::flags::subjects::SubjectSet;
+use crate::engine::flags::targeting::Outcome;
 use crate::engine::flags::{Asked, Bucket, Evaluation, FlagValue, Flags, Line, Threshold};
 use crate::engine::ruleset::Ruleset;
 use crate::engine::ruleset::env::{PREFIX, SYSTEM, folded};
@@ -37,16 +42,24 @@ pub struct Record<'a> {
 }
 
 /// The whole story of one evaluation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
     /// The flag.
     pub flag: String,
-    /// Whether it is on.
-    pub value: bool,
+    /// Whether it is on; of a flag with variants, whether the subject takes part.
+    pub enabled: bool,
+    /// What it comes to: `true` or `false`; of a variant its value, or its name.
+    pub value: Box<RawValue>,
+    /// The variant; of a flag without variants `on` or `off`.
+    pub variant: String,
     /// Why.
     pub reason: &'static str,
+    /// The rule that decided, by its name or its priority.
+    pub rule: Option<String>,
     /// The line of the table that decided, 1 to 12.
     pub line: u8,
+    /// Where the subject stands among the variants, 0 to 999,999; `null` without variants or a subject.
+    pub position: Option<u32>,
     /// Where the subject stands, 0 to 999,999; `null` without a subject.
     pub bucket: Option<u32>,
     /// The percentage of now, in buckets; on are those below it. `null` where none is set.
@@ -152,25 +165,32 @@ pub fn explain(ruleset: &Ruleset, key: &FlagKey, asked: &Asked<'_>) -> Explanati
         }
     };
     let flags = ruleset.flags();
+    let walk = Walk {
+        flags,
+        flag,
+        asked,
+        environment: ruleset.environment(),
+    };
     let mut steps = Vec::new();
     for line in Line::ALL {
         let answer = line.ask(flags, flag, asked);
-        let found = found(line, flags, flag, asked, ruleset.environment());
-        steps.push(Step {
-            line: line.number(),
-            decided: answer.is_some(),
-            found,
-        });
+        walk.steps(line, answer.as_ref(), &mut steps);
         if answer.is_some() {
             break;
         }
     }
     let answer = flags.answer(flag, asked);
+    let position = |subject| variant_position(subject, flag.hash_name());
     Explanation {
         flag: key.to_string(),
-        value: answer.enabled,
+        enabled: answer.enabled,
+        // It was JSON before.
+        value: RawValue::from_string(flag.value(&answer).to_json()).unwrap_or_default(),
+        variant: flag.variant(&answer).to_owned(),
         reason: answer.reason.as_str(),
+        rule: flag.rule(&answer).map(str::to_owned),
         line: answer.line.number(),
+        position: asked.subject.filter(|_| flag.variants.is_some()).map(position),
         bucket: asked.subject.map(|subject| flag.bucket(subject).number()),
         threshold: flag
             .percent
@@ -178,8 +198,137 @@ pub fn explain(ruleset: &Ruleset, key: &FlagKey, asked: &Asked<'_>) -> Explanati
             .map(|percent| percent.threshold_at(asked.unix_ms).buckets()),
         origin: origin(flag, &answer, asked),
         steps,
-        members: members(flag),
+        members: flag
+            .origins
+            .iter()
+            .map(|(member, origin)| MemberValue {
+                member: member.as_str(),
+                value: members::text(flag, *member),
+                origin: origin.into(),
+            })
+            .collect(),
         changes: changes(flag, &answer, asked, ruleset.environment()),
+    }
+}
+
+/// One flag, asked line by line.
+struct Walk<'w> {
+    flags: &'w Flags,
+    flag: &'w Flag,
+    asked: &'w Asked<'w>,
+    environment: &'w str,
+}
+
+impl Walk<'_> {
+    /// What a line found: one step, and of the rules and of the flags that are asked first one for each that was asked.
+    fn steps(&self, line: Line, answer: Option<&Evaluation>, steps: &mut Vec<Step>) {
+        let mut add = |found: String, decided| {
+            steps.push(Step {
+                line: line.number(),
+                decided,
+                found,
+            });
+        };
+        match line {
+            Line::Prerequisite if !self.flag.prerequisites.is_empty() => {
+                for first in &self.flag.prerequisites {
+                    add(self.first(first), false);
+                    if self.flags.meets(first, self.asked) != Some(true) {
+                        break;
+                    }
+                }
+            }
+            Line::Targeting if self.flag.beta_users.is_some() || !self.flag.rules.is_empty() => {
+                self.targeting(answer, &mut add);
+            }
+            _ => add(found(line, self.flags, self.flag, self.asked, self.environment), false),
+        }
+        let Some((answer, last)) = answer.zip(steps.last_mut()) else {
+            return;
+        };
+        last.decided = true;
+        if let (true, Some(subject), Some(_)) = (answer.enabled, self.asked.subject, &self.flag.variants)
+            && !self.named_variant(answer)
+        {
+            let position = variant_position(subject, self.flag.hash_name());
+            last.found = format!("{}; position {position} is `{}`", last.found, self.flag.variant(answer));
+        }
+    }
+
+    /// Whether a rule named the variant, so that no position was asked.
+    fn named_variant(&self, answer: &Evaluation) -> bool {
+        let rule = answer.rule.and_then(|at| self.flag.rules.get(at.0 as usize));
+        rule.is_some_and(|rule| matches!(rule.outcome, Outcome::Variant(_)))
+    }
+
+    fn first(&self, first: &Prerequisite) -> String {
+        let key = &first.flag;
+        let must = match &first.wanted {
+            Wanted::Enabled(true) => "on".to_owned(),
+            Wanted::Enabled(false) => "off".to_owned(),
+            Wanted::Variant(name) => format!("`{name}`"),
+        };
+        let Some((at, other)) = first.at.and_then(|at| Some((at, self.flags.at(at)?))) else {
+            return format!("{key} must be {must}, and no source sets it");
+        };
+        let answer = self.flags.answer(other, &self.asked.of(at));
+        let word = other.variant(&answer);
+        format!("{key} must be {must}, and is {word} ({})", answer.reason)
+    }
+
+    fn targeting(&self, answer: Option<&Evaluation>, add: &mut impl FnMut(String, bool)) {
+        if let Some(list) = &self.flag.beta_users {
+            add(listed(Some(list), "list of beta users", self.asked), false);
+            if answer.is_some_and(|answer| answer.rule.is_none()) {
+                return;
+            }
+        }
+        let decided = answer
+            .and_then(|answer| answer.rule)
+            .map_or(usize::MAX, |at| at.0 as usize);
+        for (at, rule) in self.flag.rules.iter().enumerate() {
+            let name = &rule.label;
+            let found = match (self.flags.matches(rule, self.asked), &rule.outcome) {
+                (Some(false), _) => format!("rule {name} does not match"),
+                (None, _) => format!("rule {name} has to look at a subject, and there is none"),
+                (Some(true), Outcome::On) => format!("rule {name} matches: on"),
+                (Some(true), Outcome::Off) => format!("rule {name} matches: off"),
+                (Some(true), Outcome::Variant(variant)) => {
+                    let named = self.flag.variants.as_ref().and_then(|variants| variants.get(*variant));
+                    format!("rule {name} matches: `{}`", named.map_or("", |variant| &variant.name))
+                }
+                (Some(true), Outcome::Share(share)) => match self.asked.subject {
+                    None => format!("rule {name} matches, and its {share} % need a subject"),
+                    Some(subject) => format!("rule {name} matches: {}", below(self.flag.bucket(subject), *share)),
+                },
+            };
+            add(found, false);
+            if at == decided {
+                return;
+            }
+        }
+    }
+}
+
+/// How a bucket stands to a share, in words.
+fn below(bucket: Bucket, share: Threshold) -> String {
+    let relation = if share.takes(bucket) { "below" } else { "not below" };
+    format!(
+        "bucket {} is {relation} {} ({share} %)",
+        bucket.number(),
+        share.buckets()
+    )
+}
+
+/// Whether a subject is on a list, in words.
+fn listed(list: Option<&SubjectSet>, name: &str, asked: &Asked<'_>) -> String {
+    match (list, asked.subject) {
+        (None, _) => format!("no {name}"),
+        (Some(list), None) => format!("{name} of {}, and no subject to look for", list.len()),
+        (Some(list), Some(subject)) => {
+            let on = if list.contains(subject) { "on" } else { "not on" };
+            format!("{on} the {name} of {}", list.len())
+        }
     }
 }
 
@@ -230,17 +379,6 @@ fn origin(flag: &Flag, answer: &Evaluation, asked: &Asked<'_>) -> Place {
 
 /// What a line found, whether it decided or not.
 fn found(line: Line, flags: &Flags, flag: &Flag, asked: &Asked<'_>, environment: &str) -> String {
-    let listed = |list: Option<&SubjectSet>, name: &str| match (list, asked.subject) {
-        (None, _) => format!("no {name}"),
-        (Some(list), None) => format!("{name} of {}, and no subject to look for", list.len()),
-        (Some(list), Some(subject)) => {
-            format!(
-                "{} the {name} of {}",
-                if list.contains(subject) { "on" } else { "not on" },
-                list.len()
-            )
-        }
-    };
     match line {
         Line::Kill if asked.killed => "killed".into(),
         Line::Kill if flag.kill_switch => "killed by its own metadata".into(),
@@ -249,6 +387,7 @@ fn found(line: Line, flags: &Flags, flag: &Flag, asked: &Asked<'_>, environment:
         Line::Unknown => "no source defines it".into(),
         Line::System if flags.system_enabled() => "flags are on as a whole".into(),
         Line::System => format!("{SYSTEM} is false"),
+        Line::Global if flag.flag_type == FlagType::Targeted => "not asked of a flag of type targeted".into(),
         Line::Disabled | Line::Global => match flag.enabled {
             Some(enabled) => format!("enabled is {enabled}"),
             None => "enabled is unset".into(),
@@ -268,27 +407,16 @@ fn found(line: Line, flags: &Flags, flag: &Flag, asked: &Asked<'_>, environment:
             (false, Some(start), _) if asked.unix_ms < start => "before its start".into(),
             (false, ..) => "after its end".into(),
         },
-        Line::Prerequisite if flag.prerequisites.is_empty() => "it asks no other flag".into(),
-        Line::Prerequisite => {
-            let asked = flag.prerequisites.iter().map(|first| first.flag.as_str());
-            format!("it asks first: {}", asked.collect::<Vec<_>>().join(", "))
-        }
-        Line::Denylist => listed(flag.denylist.as_ref(), "denylist"),
-        Line::Allowlist => listed(flag.allowlist.as_ref(), "allowlist"),
-        Line::Targeting => listed(flag.beta_users.as_ref(), "list of beta users"),
+        Line::Prerequisite => "it asks no other flag".into(),
+        Line::Denylist => listed(flag.denylist.as_ref(), "denylist", asked),
+        Line::Allowlist => listed(flag.allowlist.as_ref(), "allowlist", asked),
+        Line::Targeting => "no beta users and no rules".into(),
         Line::Percent => match (&flag.percent, asked.subject) {
             (None, _) => "no percentage".into(),
             (Some(_), None) => "a percentage, and no subject to look for".into(),
-            (Some(percent), Some(subject)) => {
-                let (bucket, threshold) = (flag.bucket(subject), percent.threshold_at(asked.unix_ms));
-                let relation = if threshold.takes(bucket) { "below" } else { "not below" };
-                format!(
-                    "bucket {} is {relation} {} ({threshold} %)",
-                    bucket.number(),
-                    threshold.buckets()
-                )
-            }
+            (Some(percent), Some(subject)) => below(flag.bucket(subject), percent.threshold_at(asked.unix_ms)),
         },
+        Line::Default if flag.variants.is_some() => "everybody who came this far takes part".into(),
         Line::Default => format!("default is {}", flag.default),
     }
 }
@@ -298,90 +426,12 @@ fn found(line: Line, flags: &Flags, flag: &Flag, asked: &Asked<'_>, environment:
 pub fn members(flag: &Flag) -> Vec<MemberValue> {
     let origins = flag.origins.iter();
     origins
-        .map(|(member, origin)| member_value(flag, *member, origin))
+        .map(|(member, origin)| MemberValue {
+            member: member.as_str(),
+            value: members::text(flag, *member),
+            origin: origin.into(),
+        })
         .collect()
-}
-
-fn member_value(flag: &Flag, member: Member, origin: &Origin) -> MemberValue {
-    let about = &flag.about;
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let word = |value: Option<bool>| value.map(|value| value.to_string()).unwrap_or_default();
-    let size = |list: &Option<SubjectSet>| format!("{} subjects", list.as_ref().map_or(0, SubjectSet::len));
-    let ramp = match &flag.percent {
-        Some(Percent::Gradual(ramp, _)) => Some(*ramp),
-        Some(Percent::Fixed(_)) | None => None,
-    };
-    let date = |ms: Option<i64>| {
-        ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-            .map(|at| at.to_string())
-            .unwrap_or_default()
-    };
-    let value = match member {
-        Member::Type => flag.flag_type.as_str().to_owned(),
-        Member::Kind => about.kind.map(|kind| kind.as_str().to_owned()).unwrap_or_default(),
-        Member::Description => text(&about.description),
-        Member::Owner => text(&about.owner),
-        Member::Purpose => text(&about.purpose),
-        Member::Rollback => text(&about.rollback),
-        Member::ExpectedEnd => text(&about.expected_end),
-        Member::Metadata => about
-            .metadata
-            .iter()
-            .map(|(k, v)| format!("{k}: {v}"))
-            .collect::<Vec<_>>()
-            .join(", "),
-        Member::Env => about.env.join(", "),
-        Member::Enabled => word(flag.enabled),
-        Member::Environments => about
-            .environments
-            .as_ref()
-            .map(|list| list.join(", "))
-            .unwrap_or_default(),
-        Member::StartDate => date(ramp.map(|ramp| ramp.start_ms).or(flag.period.start_ms)),
-        Member::EndDate => date(match ramp.map(|ramp| ramp.slope) {
-            Some(Slope::Until(end)) => Some(end),
-            Some(Slope::PerDay(_)) | None => flag.period.end_ms,
-        }),
-        Member::GradualIncrement => match ramp.map(|ramp| ramp.slope) {
-            Some(Slope::PerDay(units)) => format!("{} points per day", decimal(units)),
-            Some(Slope::Until(_)) | None => "unused".to_owned(),
-        },
-        Member::Prerequisites => flag
-            .prerequisites
-            .iter()
-            .map(|first| first.flag.as_str())
-            .collect::<Vec<_>>()
-            .join(", "),
-        Member::BetaUsers => size(&flag.beta_users),
-        Member::Rules => String::new(),
-        Member::Variants => flag
-            .variants
-            .iter()
-            .flat_map(|all| all.iter())
-            .map(|variant| &*variant.name)
-            .collect::<Vec<_>>()
-            .join(", "),
-        Member::Denylist => size(&flag.denylist),
-        Member::Allowlist => size(&flag.allowlist),
-        Member::Percentage => match &flag.percent {
-            Some(Percent::Fixed(threshold)) => threshold.to_string(),
-            Some(Percent::Gradual(..)) | None => String::new(),
-        },
-        Member::Cohort => flag.cohort.as_ref().map(ToString::to_string).unwrap_or_default(),
-        Member::Default => flag.default.to_string(),
-        Member::ShadowMode => word(flag.shadow_mode),
-    };
-    MemberValue {
-        member: member.as_str(),
-        value,
-        origin: origin.into(),
-    }
-}
-
-/// Units of 0.0001 as a decimal number.
-fn decimal(units: u64) -> String {
-    let text = format!("{}.{:04}", units / 10_000, units % 10_000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn changes(flag: &Flag, answer: &Evaluation, asked: &Asked<'_>, environment: &str) -> Vec<String> {
@@ -402,9 +452,9 @@ fn changes(flag: &Flag, answer: &Evaluation, asked: &Asked<'_>, environment: &st
             vec!["wait for its start, or move it".into()]
         }
         Reason::Schedule => vec!["move or remove its end date".into()],
-        Reason::Prerequisite => vec!["change the flags that it asks first".into()],
+        Reason::Prerequisite => vec!["change the flags that it asks first, or remove the prerequisite".into()],
         Reason::BetaUser => vec!["take the subject off the beta users".into(), off_for_one()],
-        Reason::Targeting => vec!["change the rule".into(), off_for_one()],
+        Reason::Targeting => rule_changes(flag, answer, off_for_one()),
         Reason::Split => vec!["set enabled to false, or other weights".into(), off_for_one()],
         Reason::Denylist => vec!["take the subject off the denylist".into()],
         Reason::Allowlist => vec!["take the subject off the allowlist".into(), off_for_one()],
@@ -424,6 +474,28 @@ fn changes(flag: &Flag, answer: &Evaluation, asked: &Asked<'_>, environment: &st
         // Reasons of a request around its flags; no flag answers so.
         Reason::Constant | Reason::Mixed | Reason::NoState => Vec::new(),
     }
+}
+
+fn rule_changes(flag: &Flag, answer: &Evaluation, off_for_one: String) -> Vec<String> {
+    let name = flag.rule(answer).unwrap_or_default();
+    let rule = answer.rule.and_then(|at| flag.rules.get(at.0 as usize));
+    let mut changes = Vec::new();
+    if let (Some(Outcome::Share(_)), Some(bucket)) = (rule.map(|rule| rule.outcome), answer.bucket) {
+        changes.push(if answer.enabled {
+            let most = Threshold::from_buckets(bucket.number());
+            format!("a value of at most {most} in rule {name}")
+        } else {
+            let least = Threshold::from_buckets(bucket.number() + 1);
+            format!("a value of at least {least} in rule {name}")
+        });
+    }
+    changes.push(format!("change or remove rule {name}, or put a rule before it"));
+    if answer.enabled {
+        changes.push(off_for_one);
+    } else {
+        changes.push("put the subject among the beta users".to_owned());
+    }
+    changes
 }
 
 fn percent_changes(flag: &Flag, answer: &Evaluation, off_for_one: String) -> Vec<String> {
@@ -456,6 +528,7 @@ mod tests {
 
     use super::*;
     use crate::engine::decide::Copies;
+    use crate::engine::flags::{Context, FlagKills};
     use crate::engine::ruleset::document::Document;
     use crate::engine::ruleset::problem::Problems;
     use crate::engine::ruleset::{Input, compile};
@@ -512,7 +585,7 @@ mod tests {
                 "6 it asks no other flag".to_owned(),
                 "7 not on the denylist of 1".to_owned(),
                 "8 no allowlist".to_owned(),
-                "9 no list of beta users".to_owned(),
+                "9 no beta users and no rules".to_owned(),
                 format!("10 bucket {bucket} is not below 250000 (25 %)"),
             ]
         );
@@ -558,7 +631,7 @@ mod tests {
             let record = record(changed.flags(), "f", &asked(Some(&user)));
             assert_ne!(
                 record.value,
-                FlagValue::Bool(story.value),
+                FlagValue::Bool(story.enabled),
                 "{user}: {}",
                 story.changes[0]
             );
@@ -589,6 +662,97 @@ mod tests {
         let story = explain(&rules, &FlagKey::parse("f").unwrap(), &asked);
         assert_eq!((story.origin.source, story.line, story.steps.len()), ("kill", 1, 1));
         assert_eq!(record(rules.flags(), "f", &asked).origin, "kill");
+    }
+
+    const TARGETS: &str = r#"
+segments:
+  staff: { user_ids: [ann, bob] }
+features:
+  base: { type: boolean, enabled: true }
+  f:
+    type: variant
+    prerequisites: [ { flag: base } ]
+    beta_users: [eve]
+    rules:
+      - { type: user_segment, name: staff, conditions: { segment: staff, country: [US] }, value: b }
+      - { type: location, priority: 1, conditions: { country: [DE] }, value: 50 }
+    variants: [ { name: control, weight: 50, value: 1 }, { name: b, weight: 50, value: 2 } ]
+"#;
+
+    fn told(subject: Option<&str>, attributes: &str, kills: &FlagKills) -> Explanation {
+        let attributes: Context = serde_json::from_str(attributes).unwrap();
+        let asked = Asked {
+            attributes: &attributes,
+            kills,
+            ..Asked::new(subject, 0)
+        };
+        explain(&rules(TARGETS), &FlagKey::parse("f").unwrap(), &asked)
+    }
+
+    fn found(story: &Explanation) -> Vec<&str> {
+        let told = story.steps.iter().filter(|step| matches!(step.line, 6 | 9));
+        told.map(|step| step.found.as_str()).collect()
+    }
+
+    #[test]
+    fn story_tells_each_rule_that_was_asked() {
+        let story = told(Some("ann"), r#"{"country": "US"}"#, FlagKills::NONE);
+        assert_eq!(
+            found(&story),
+            [
+                "no period",
+                "base must be on, and is on (global)",
+                "not on the list of beta users of 1",
+                "rule 1 does not match",
+                "rule staff matches: `b`",
+            ]
+        );
+        assert_eq!(
+            (story.value.get(), &*story.variant, story.rule.as_deref()),
+            ("2", "b", Some("staff"))
+        );
+        assert_eq!(story.origin.place.as_deref(), Some("features.yaml:11:9"));
+        assert!(story.changes[0].contains("rule staff"), "{:?}", story.changes);
+        assert!(story.steps.iter().rev().skip(1).all(|step| !step.decided));
+    }
+
+    #[test]
+    fn story_of_a_share_and_of_a_position_names_both_numbers() {
+        let share = told(Some("zoe"), r#"{"country": "DE"}"#, FlagKills::NONE);
+        let bucket = Bucket::of("zoe", "f").number();
+        let last = &share.steps.last().unwrap().found;
+        assert!(
+            last.starts_with(&format!("rule 1 matches: bucket {bucket} is")),
+            "{last}"
+        );
+        let split = told(Some("zoe"), "{}", FlagKills::NONE);
+        let position = variant_position("zoe", "f");
+        let last = &split.steps.last().unwrap().found;
+        assert_eq!(split.position, Some(position));
+        assert!(
+            last.ends_with(&format!("position {position} is `{}`", split.variant)),
+            "{last}"
+        );
+        assert_eq!((split.reason, split.line), ("split", 12));
+    }
+
+    #[test]
+    fn story_of_a_prerequisite_ends_with_the_one_that_failed() {
+        let kills = FlagKills::collect(false, [0]);
+        let story = told(Some("ann"), "{}", &kills);
+        assert_eq!(
+            story.steps.last().unwrap().found,
+            "base must be on, and is off (killed)"
+        );
+        assert_eq!(
+            (story.reason, story.line, story.origin.source),
+            ("prerequisite", 6, "file")
+        );
+        let nobody = told(None, "{}", FlagKills::NONE);
+        assert_eq!(
+            (nobody.reason, nobody.variant.as_str()),
+            ("identity_unknown", "control")
+        );
     }
 
     #[test]

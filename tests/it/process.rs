@@ -340,6 +340,77 @@ async fn explain_from_the_command_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_takes_attributes_and_tells_rule_and_variant() {
+    let (legacy, new) = backends().await;
+    let folder = tempfile::tempdir().unwrap();
+    let features = "features:\n  NEW_SHOP: { type: boolean, enabled: true }\n  steps:\n    type: variant\n    variants: { \
+                    control: { weight: 50, config: { n: 1.0 } }, b: { weight: 50, config: { n: 2 } } }\n    rules:\n      - { \
+                    type: location, name: abroad, conditions: { country: [PT, BR], score: 9007199254740993 }, value: b }\n";
+    let plan = Plan::new(&legacy, &new).route(LIVE).features(features);
+    let config = plan.write(folder.path()).display().to_string();
+    let abroad = r#"{"country":"BR","score":9007199254740993}"#;
+    let near = r#"{"country":"BR","score":9007199254740992}"#;
+    let explain = async |attributes: &str, output: &str| {
+        let asked = [
+            "explain",
+            "--config",
+            &config,
+            "--flag",
+            "steps",
+            "--subject",
+            "anna",
+            "--output",
+            output,
+        ];
+        let asked: Vec<&str> = asked.into_iter().chain(["--attributes", attributes]).collect();
+        understudy(&asked, &[]).await
+    };
+    let told = explain(abroad, "json").await.json();
+    assert_eq!(
+        (
+            &told["value"],
+            &told["variant"],
+            &told["reason"],
+            &told["rule"],
+            &told["line"]
+        ),
+        (
+            &json!({ "n": 2 }),
+            &json!("b"),
+            &json!("targeting"),
+            &json!("abroad"),
+            &json!(9)
+        )
+    );
+    assert_eq!(explain(near, "json").await.json()["reason"], "split");
+    let table = explain(abroad, "table").await;
+    for words in ["steps is b: targeting by rule abroad", "rule abroad matches: `b`"] {
+        assert!(table.stdout.contains(words), "{words}: {table:?}");
+    }
+    assert_eq!(explain("[1]", "json").await.code, 2);
+
+    let requests = path(folder.path(), "requests.jsonl");
+    let lines = [
+        format!(r#"{{"flag":"steps","targetingKey":"anna","attributes":{abroad}}}"#),
+        format!(r#"{{"flag":"steps","targetingKey":"anna","attributes":{near},"at":"2026-01-01T00:00:00Z"}}"#),
+        r#"{"flag":"steps","attributes":{}}"#.to_owned(),
+    ];
+    std::fs::write(&requests, lines.join("\n")).unwrap();
+    let answered = understudy(&["explain", "--config", &config, "--requests", &requests], &[]).await;
+    assert_eq!(answered.code, 0, "{answered:?}");
+    let lines: Vec<&str> = answered.stdout.lines().collect();
+    assert_eq!(
+        lines[0],
+        r#"{"flag":"steps","value":{"n":2},"variant":"b","reason":"targeting","rule":"abroad","bucket":null,"origin":"file"}"#
+    );
+    assert!(lines[1].contains(r#""reason":"split","rule":null"#), "{}", lines[1]);
+    assert_eq!(
+        lines[2],
+        r#"{"flag":"steps","value":{"n":1.0},"variant":"control","reason":"identity_unknown","rule":null,"bucket":null,"origin":"default"}"#
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn diff_from_the_command_line() {
     let folder = tempfile::tempdir().unwrap();
     let pairs = path(folder.path(), "pairs.jsonl");

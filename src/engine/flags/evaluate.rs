@@ -6,8 +6,8 @@
 use super::Flags;
 use super::asked::Asked;
 use super::bucket::{Bucket, Threshold, variant_position};
-use super::model::{Flag, FlagType, Wanted};
-use super::targeting::{Outcome, Question};
+use super::model::{Flag, FlagType, Prerequisite, Wanted};
+use super::targeting::Outcome;
 use super::variants::{FlagValue, Variant, VariantIndex};
 use crate::engine::vocab::Reason;
 
@@ -248,19 +248,27 @@ fn period(flag: &Flag, asked: &Asked<'_>) -> Option<Evaluation> {
     (!flag.period.contains(asked.unix_ms)).then_some(Evaluation::off(Line::Period, Reason::Schedule))
 }
 
-/// What the other flags answer to the same subject. Rings and chains without end do not compile.
 fn prerequisite(flags: &Flags, flag: &Flag, asked: &Asked<'_>) -> Option<Evaluation> {
-    flag.prerequisites.iter().find_map(|first| {
-        let other = first.at.and_then(|at| flags.at(at).map(|flag| (at, flag)));
-        let answer = other.map_or(Evaluation::UNKNOWN, |(at, flag)| evaluate(flags, flag, &asked.of(at)));
-        if answer.reason == Reason::IdentityUnknown {
-            return Some(Evaluation::off(Line::Prerequisite, Reason::IdentityUnknown));
-        }
-        let holds = match &first.wanted {
-            Wanted::Enabled(wanted) => answer.enabled == *wanted,
-            Wanted::Variant(name) => answer.enabled && other.is_some_and(|(_, flag)| flag.variant(&answer) == &**name),
-        };
-        (!holds).then_some(Evaluation::off(Line::Prerequisite, Reason::Prerequisite))
+    flag.prerequisites
+        .iter()
+        .find_map(|first| match met(flags, first, asked) {
+            Some(true) => None,
+            Some(false) => Some(Evaluation::off(Line::Prerequisite, Reason::Prerequisite)),
+            None => Some(Evaluation::off(Line::Prerequisite, Reason::IdentityUnknown)),
+        })
+}
+
+/// Whether another flag answers the same subject as it must; `None` where it would have to look at a subject and there is
+/// none. Rings and chains without end do not compile.
+pub(super) fn met(flags: &Flags, first: &Prerequisite, asked: &Asked<'_>) -> Option<bool> {
+    let other = first.at.and_then(|at| flags.at(at).map(|flag| (at, flag)));
+    let answer = other.map_or(Evaluation::UNKNOWN, |(at, flag)| evaluate(flags, flag, &asked.of(at)));
+    if answer.reason == Reason::IdentityUnknown {
+        return None;
+    }
+    Some(match &first.wanted {
+        Wanted::Enabled(wanted) => answer.enabled == *wanted,
+        Wanted::Variant(name) => answer.enabled && other.is_some_and(|(_, flag)| flag.variant(&answer) == &**name),
     })
 }
 
@@ -299,16 +307,11 @@ fn targeting(flags: &Flags, flag: &Flag, asked: &Asked<'_>) -> Option<Evaluation
         }
     }
     (0..).zip(&flag.rules).find_map(|(at, rule)| {
-        let question = Question {
-            segments: flags.segments(),
-            asked,
-            hash_name: &rule.hash_name,
-        };
         let unknown = Some(Evaluation {
             rule: Some(RuleIndex(at)),
             ..unknown
         });
-        match question.holds(&rule.condition) {
+        match flags.matches(rule, asked) {
             Some(true) => {}
             Some(false) => return None,
             None => return unknown,
@@ -388,7 +391,7 @@ fn vary(flag: &Flag, asked: &Asked<'_>, answer: Evaluation) -> Evaluation {
 #[cfg(test)]
 mod tests {
     use super::super::FlagKills;
-    use super::super::model::{Percent, Prerequisite};
+    use super::super::model::Percent;
     use super::super::schedule::Period;
     use super::super::subjects::SubjectSet;
     use super::super::variants::Variants;

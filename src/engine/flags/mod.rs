@@ -28,7 +28,8 @@ pub use bucket::{Bucket, Threshold};
 pub use evaluate::{Evaluation, Line, RuleIndex};
 pub use kills::FlagKills;
 pub use model::Flag;
-use targeting::Segment;
+use model::Prerequisite;
+use targeting::{Rule, Segment};
 pub use variants::{FlagValue, VariantIndex};
 
 /// A flag's position in the [`Flags`] that it was found in; means nothing to others.
@@ -120,6 +121,23 @@ impl Flags {
     pub fn evaluate(&self, at: FlagRef, asked: &Asked<'_>) -> Evaluation {
         self.at(at)
             .map_or(Evaluation::UNKNOWN, |flag| evaluate::evaluate(self, flag, asked))
+    }
+
+    /// Whether a flag that is asked first answers as it must; `None` where it would need a subject and there is none.
+    #[must_use]
+    pub fn meets(&self, first: &Prerequisite, asked: &Asked<'_>) -> Option<bool> {
+        evaluate::met(self, first, asked)
+    }
+
+    /// Whether a rule of one of these flags matches; `None` where that depends on a subject and there is none.
+    #[must_use]
+    pub fn matches(&self, rule: &Rule, asked: &Asked<'_>) -> Option<bool> {
+        let question = targeting::Question {
+            segments: &self.segments,
+            asked,
+            hash_name: &rule.hash_name,
+        };
+        question.holds(&rule.condition)
     }
 
     /// The answer of a flag that need not be among these; the flags that it asks are.

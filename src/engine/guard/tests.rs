@@ -83,6 +83,23 @@ fn sixteen_failures_kill_and_fifteen_do_not() {
 }
 
 #[test]
+fn c12_a_few_errors_beside_a_faultless_legacy_are_no_breach() {
+    let mut guard = errors();
+    // A ratio of anything to nothing is endless; what counts is how much was seen.
+    let fine = || repeat_n(pair(answer(200), answer(200)), 2_000);
+    let outcomes = fine()
+        .chain([failing()])
+        .chain(fine())
+        .chain([failing(), failing()])
+        .chain(fine());
+    assert!(until_trip(&mut guard, outcomes).is_none());
+    assert!(
+        until_trip(&mut guard, repeat_n(failing(), 100)).is_some(),
+        "an outage is one"
+    );
+}
+
+#[test]
 fn failovers_are_failures_and_no_pairs() {
     let failover = Outcome {
         served: Side::New,

@@ -945,6 +945,7 @@ proptest! {
                 prop::sample::select(vec![
                     "type", "enabled", "status", "percentage", "start_date", "end_date", "gradual_increment", "allowlist", "denylist",
                     "environments", "cohort", "default", "metadata", "env", "kind", "shadow_mode", "rules", "nonsense",
+                    "variants", "prerequisites", "beta_users",
                 ]),
                 prop::sample::select(vec![
                     "boolean", "percentage", "gradual", "true", "false", "null", "~", "", "0", "1", "25.5", "-1", "1e400", "[]", "[a, b]",
