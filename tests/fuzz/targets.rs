@@ -10,13 +10,13 @@ use std::path::Path;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use understudy::engine::compare::{self, Answer, Body, Comparison, Headers, Pattern, Rules, Verdict};
 use understudy::engine::decide::Copies;
-use understudy::engine::flags::{Asked, Flags};
+use understudy::engine::flags::{Asked, Context, Flags};
 use understudy::engine::identity::{
     Entry, Extraction, Keying, Nobody, Plan, Pointer, RequestView, SUBJECT_COUNT_LIMIT, Source,
 };
 use understudy::engine::ruleset::document::Document;
 use understudy::engine::ruleset::problem::Problems;
-use understudy::engine::ruleset::{Input, Ruleset, compile};
+use understudy::engine::ruleset::{Input, Ruleset, compile, write};
 use understudy::engine::vocab::{Revision, SUBJECT_LIMIT_BYTES};
 
 pub use wire::{answers, forwarding, frames, proxy_protocol};
@@ -41,6 +41,9 @@ pub fn config(data: &[u8]) {
         _ => panic!("taken and refused"),
     }
 }
+
+const ATTRIBUTES: &str = r#"{"a": "b", "country": "US", "plan": ["premium", 7, null], "score": 9007199254740993, "version": "2.10.0-rc.1",
+    "ip": "10.1.2.3", "groups": ["staff"], "on": true, "o": {}}"#;
 
 fn ruleset(text: &str) -> Option<Ruleset> {
     let mut problems = Problems::default();
@@ -67,11 +70,27 @@ fn ruleset(text: &str) -> Option<Ruleset> {
     }
 }
 
-/// Rules are taken or refused with a reason; a flag says the same twice, and nothing while it is killed.
+/// A flag file that reads well, written again.
+fn written(text: &str) -> Option<String> {
+    let mut problems = Problems::default();
+    let document = Document::parse(&"features.yaml".into(), text, &mut problems)?;
+    let layer = document.into_layer(&mut problems);
+    (!problems.refuse()).then(|| write::layer_yaml(&layer))
+}
+
+/// Rules are taken or refused with a reason; a flag says the same twice, and nothing while it is killed; what is written
+/// again reads as the same.
 pub fn rules(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Some(rules) = ruleset(text) else { return };
-    let again = ruleset(text).expect("taken once");
+    let file = written(text).expect("taken once");
+    assert_eq!(
+        written(&file).as_ref(),
+        Some(&file),
+        "written otherwise the second time"
+    );
+    let again = ruleset(&file).expect("the same rules");
+    let attributes: Context = serde_json::from_str(ATTRIBUTES).expect("an object");
     let all_off = Flags::new(
         rules.flags().iter().map(|(_, flag)| flag.clone()).collect(),
         false,
@@ -81,7 +100,10 @@ pub fn rules(data: &[u8]) {
         assert_eq!(flag.key, same.key);
         for subject in [None, Some(""), Some("anna"), Some("447700900123")] {
             for unix_ms in [0, 1_800_000_000_000, i64::MAX] {
-                let asked = Asked::new(subject, unix_ms);
+                let asked = Asked {
+                    attributes: &attributes,
+                    ..Asked::new(subject, unix_ms)
+                };
                 let told = rules.flags().evaluate(at, &asked);
                 assert_eq!(format!("{told:?}"), format!("{:?}", again.flags().answer(same, &asked)));
                 let killed = Asked { killed: true, ..asked };
