@@ -34,6 +34,7 @@ fn route(n: usize, sample: Threshold) -> RouteSpec {
         },
         identity: identity::Plan::default(),
         tenant: identity::Plan::default(),
+        attributes: identity::attributes::Attributes::default(),
         without_identity: WithoutIdentity::Legacy,
         flag: Switch::Flag(flag, place),
         when_off: None,

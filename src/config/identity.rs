@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::engine::identity::{Keying, Mapping, Normalise, Plan};
-use crate::engine::ruleset::decode::At;
+use crate::engine::identity::attributes::Attributes;
+use crate::engine::identity::{Entry, Keying, Mapping, Normalise, Plan};
+use crate::engine::ruleset::decode::{At, Map};
 use crate::engine::ruleset::problem::{Place, Problem, Problems, quote};
 use crate::engine::ruleset::yaml::utf8;
 
-use super::raw::{self, Identity, Named};
+use super::raw::{self, AttributeName, Identity, Named};
 use super::{ReadFile, path_at, read_named};
 
 /// The tables that a configuration names.
@@ -24,7 +25,9 @@ impl Maps {
         let mut maps = Self::default();
         for (index, route) in routes.iter().enumerate() {
             let lists = [("identity", &route.identity.value), ("tenant", &route.tenant.value)];
-            for (member, list) in lists {
+            let attributes = route.attributes.0.iter();
+            let attributes = attributes.map(|(_, attribute)| ("attributes", &attribute.0));
+            for (member, list) in lists.into_iter().chain(attributes) {
                 for source in list.sources() {
                     let Some(named) = path_at(source.map.clone()) else {
                         continue;
@@ -44,6 +47,17 @@ impl Maps {
     pub(super) fn plan(&self, list: &Identity) -> Plan {
         // It was compiled when it was read, and a table changes nothing about that.
         Plan::compile(&list.entries(|source| self.keying(source))).unwrap_or_default()
+    }
+
+    /// Attributes ready to be looked for, in the same way.
+    pub(super) fn attributes(&self, map: &Map<AttributeName, raw::Attribute>) -> Attributes {
+        let list = map.0.iter().map(|(name, attribute)| {
+            let entries = attribute.0.entries(|source| self.keying(source));
+            (&*name.0, entries)
+        });
+        let list: Vec<(&str, Vec<Entry>)> = list.collect();
+        let list: Vec<(&str, &[Entry])> = list.iter().map(|(name, entries)| (*name, &**entries)).collect();
+        Attributes::compile(&list).unwrap_or_default()
     }
 
     fn keying(&self, named: &Named) -> Keying {

@@ -88,6 +88,7 @@ impl Check<'_> {
         self.budgets(&route);
         let identity = self.maps.plan(&route.identity);
         let tenant = self.maps.plan(&route.tenant);
+        let attributes = self.maps.attributes(&route.attributes);
         let ok_statuses: Vec<u16> = route.ok.iter().map(|status| status.0).collect();
         let spec = RouteSpec {
             key: route.name.value,
@@ -105,6 +106,7 @@ impl Check<'_> {
             },
             identity,
             tenant,
+            attributes,
             without_identity: match route.without_identity.value {
                 raw::WithoutIdentity::Legacy => decide::WithoutIdentity::Legacy,
                 raw::WithoutIdentity::Follow => decide::WithoutIdentity::Follow,

@@ -247,7 +247,6 @@ routes:
   - name: a
     match: { path: /a }
     mixed: split
-    attributes: {}
     idempotency: { key: { header: x } }
     compare: { arrays: { /items: { key: id } } }
     block: 10s
@@ -269,13 +268,12 @@ routes:
             (7, 3),
             (11, 12),
             (12, 5),
-            (13, 5),
-            (14, 16),
-            (15, 5),
-            (17, 28),
-            (18, 48),
-            (19, 28),
-            (19, 40),
+            (13, 16),
+            (14, 5),
+            (16, 28),
+            (17, 48),
+            (18, 28),
+            (18, 40),
         ]
     );
     assert_eq!(

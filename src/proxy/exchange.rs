@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 
 use super::access::Line;
 use super::answer::{Answer, Finish};
+use super::attributes;
 use super::body::{self, Captured, Front, NotKept, Source, Upload, Wanted};
 use super::decisions;
 use super::error;
@@ -27,7 +28,7 @@ use super::stage::{Origin, Stage, Upgrade, Worker};
 use super::tunnel;
 use super::wants::Wants;
 use crate::engine::decide::{self, CopyTo, Decision, KillBits, Skip, WithoutIdentity};
-use crate::engine::flags::{FlagKills, NoAttributes};
+use crate::engine::flags::{Context, FlagKills, NoAttributes};
 use crate::engine::identity::{Extraction, RequestView, Subjects};
 use crate::engine::ruleset::Route;
 use crate::engine::vocab::{ExchangeId, Side, SubjectHash};
@@ -148,7 +149,12 @@ async fn answer(
     let Some(rules) = rules else {
         return Box::pin(stage.unrouted(head, incoming, wants, line)).await;
     };
-    let (subjects, tenant, arrived) = match stage.identify(rules, head, incoming).await {
+    let Identified {
+        subjects,
+        tenant,
+        attributes,
+        arrived,
+    } = match stage.identify(rules, head, incoming).await {
         Ok(identified) => identified,
         Err(broken) => return stage.make(broken.into()),
     };
@@ -170,7 +176,7 @@ async fn answer(
         subjects: all(),
         tenant: tenant.as_ref().map(Subjects::first),
         exchange: id,
-        attributes: &NoAttributes,
+        attributes: attributes.as_ref().map_or(&NoAttributes, |known| known),
         kills,
         flag_kills: flag_kills.as_deref().map_or(FlagKills::NONE, |kills| kills),
         held: word.holds_any() && all().any(|subject| word.holds(worker.live.hash(subject))),
@@ -247,7 +253,14 @@ fn admit(head: &mut http::request::Parts, incoming: &Incoming, snapshot: &Snapsh
     }
 }
 
-type Identified = (Option<Subjects>, Option<Subjects>, Arrived);
+/// What a request says of itself.
+struct Identified {
+    subjects: Option<Subjects>,
+    tenant: Option<Subjects>,
+    /// If a flag of its route asks.
+    attributes: Option<Context>,
+    arrived: Arrived,
+}
 
 impl Stage<'_> {
     fn prepare(&self, headers: &mut HeaderMap, wants: &Wants) {
@@ -343,9 +356,18 @@ impl Stage<'_> {
         let early = rules.spec.identity.extract(&view(None));
         let early_tenant = wants_tenant.then(|| rules.spec.tenant.extract(&view(None)));
         let undecided = |e: &Extraction| matches!(e, Extraction::NeedsBody);
-        if !undecided(&early) && !early_tenant.as_ref().is_some_and(undecided) {
-            let tenant = early_tenant.and_then(|e| self.subjects(e, false));
-            return Ok((self.subjects(early, true), tenant, arrived(incoming)));
+        let asks = rules.policy.asks_attributes;
+        let known = |body| asks.then(|| attributes::known(&rules.spec.attributes, &view(body)));
+        let needs_body = undecided(&early)
+            || early_tenant.as_ref().is_some_and(undecided)
+            || (asks && rules.spec.attributes.needs_body());
+        if !needs_body {
+            return Ok(Identified {
+                subjects: self.subjects(early, true),
+                tenant: early_tenant.and_then(|e| self.subjects(e, false)),
+                attributes: known(None),
+                arrived: arrived(incoming),
+            });
         }
         let worker = self.worker;
         let limits = &self.snapshot.limits;
@@ -355,15 +377,23 @@ impl Stage<'_> {
         let captured = body::capture(incoming, cap, worker.live.budget.hold(), self.patience()).await?;
         match captured {
             Captured::Whole(bytes, hold) => {
-                let subjects = self.subjects(rules.spec.identity.extract(&view(Some(&bytes))), true);
                 let tenant = wants_tenant.then(|| rules.spec.tenant.extract(&view(Some(&bytes))));
-                let tenant = tenant.and_then(|e| self.subjects(e, false));
-                Ok((subjects, tenant, Arrived::Whole(bytes, Some(Arc::new(hold)))))
+                Ok(Identified {
+                    subjects: self.subjects(rules.spec.identity.extract(&view(Some(&bytes))), true),
+                    tenant: tenant.and_then(|e| self.subjects(e, false)),
+                    attributes: known(Some(&bytes)),
+                    arrived: Arrived::Whole(bytes, Some(Arc::new(hold))),
+                })
             }
             Captured::Partial(front, incoming, why) => {
+                // Whoever is named elsewhere is nobody, too: an attribute that is lost would decide as one that is absent.
                 self.route.tally(worker.shard).unidentified.add(Unidentified::from(why));
-                let tenant = early_tenant.and_then(|e| self.subjects(e, false));
-                Ok((None, tenant, Arrived::Partly(front, incoming, Some(why))))
+                Ok(Identified {
+                    subjects: None,
+                    tenant: early_tenant.and_then(|e| self.subjects(e, false)),
+                    attributes: known(None),
+                    arrived: Arrived::Partly(front, incoming, Some(why)),
+                })
             }
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod answer;
+mod attributes;
 pub mod body;
 pub mod client;
 pub mod clients;

@@ -9,6 +9,7 @@
 mod access;
 mod admin;
 mod answers;
+mod attributes;
 mod body;
 mod compare;
 mod drain;

@@ -191,6 +191,39 @@ impl Decode for Identity {
     }
 }
 
+/// Where one attribute stands: a source, or several of which the first that finds anything counts.
+#[derive(Clone, Debug)]
+pub struct Attribute(pub Identity);
+
+impl Decode for Attribute {
+    fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
+        let sources = match node.value {
+            Value::Sequence(_) => Vec::decode(node, decoder)?,
+            _ => vec![At::decode(node, decoder)?],
+        };
+        Identity::of(sources, node, decoder).map(Self)
+    }
+
+    fn shape() -> Shape {
+        Shape::Union(vec![IdentitySource::shape(), Vec::<IdentitySource>::shape()])
+    }
+}
+
+/// The name by which rules know an attribute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttributeName(pub String);
+
+impl Scalar for AttributeName {
+    const NAME: &'static str = "name";
+    const KIND: &'static str = "the name of an attribute";
+    const REMEDY: &'static str = "write it as rules do, such as country";
+
+    fn read(text: &str) -> Result<Self, Misfit> {
+        let fits = !text.is_empty() && text.len() <= 200 && !text.chars().any(char::is_control);
+        fits.then(|| Self(text.to_owned())).ok_or(Misfit::Kind)
+    }
+}
+
 type Wrong = (Place, &'static str);
 
 fn listed(source: At<IdentitySource>) -> Result<Listed, Wrong> {

@@ -14,7 +14,7 @@ use crate::engine::ruleset::decode::{At, ByteSize, record, words};
 
 pub use backend::{Backend, Copies, HttpVersion, Url};
 pub use budget::Budget;
-pub use identity::{Identity, Named};
+pub use identity::{Attribute, AttributeName, Identity, Named};
 pub use listener::{Address, Handover, Listener, ListenerTls, ProxyProtocol, TlsVersion};
 pub use route::{Route, ShadowText, WhenKilled, WithoutIdentity};
 pub use scalar::Workers;

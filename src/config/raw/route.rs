@@ -13,7 +13,7 @@ use crate::engine::ruleset::yaml::{Node, Value};
 use crate::engine::vocab::{FlagKey, RouteKey};
 
 use super::budget::Budget;
-use super::identity::Identity;
+use super::identity::{Attribute, AttributeName, Identity};
 use super::reply::WhenOff;
 use super::scalar::{Count, MethodName, PathPrefix, Percent, Share, Status, Timeout};
 
@@ -30,6 +30,9 @@ record! {
         tenant: At<Identity> = "[]",
         /// Who serves a request that names nobody.
         without_identity: At<WithoutIdentity> = "legacy",
+        /// What targeting rules may ask of a request, by name: a source as in `identity`, or a list of them, of which the
+        /// first that finds anything counts. Looked for only if a flag of this route asks.
+        attributes: Map<AttributeName, Attribute> = "{}",
         /// Who is served by the new path: a flag, or a constant.
         flag: At<Switch> = "false",
         /// What those get for whom `flag` is off: `legacy`, or an answer of our own. Legacy serves all the same whenever
@@ -55,7 +58,7 @@ record! {
         /// Statuses that are no failure, such as 404 where looking up what is not there is daily business.
         ok: Vec<Status> = "[]",
     }
-    later: "attributes", "block", "idempotency", "twin";
+    later: "block", "idempotency", "twin";
 }
 
 record! {

@@ -65,6 +65,8 @@ pub struct Policy {
     pub flag: Ask,
     /// Whether those for whom it is off get an answer of our own.
     pub replies_when_off: bool,
+    /// Whether any of these flags may ask for attributes of the request; otherwise nobody looks for them.
+    pub asks_attributes: bool,
     /// Who is copied to the other side.
     pub shadow: Ask,
     /// Whose two answers are compared.

@@ -63,6 +63,7 @@ fn scene() -> Scene {
         system: true,
         policy: Policy {
             replies_when_off: false,
+            asks_attributes: false,
             flag: Ask::Constant(false),
             shadow: Ask::Constant(false),
             dual_run: Ask::Constant(false),

@@ -116,6 +116,16 @@ impl Flags {
         found.into_iter().collect()
     }
 
+    /// Whether the flag's answer may depend on attributes, those of the flags that it asks in turn included.
+    #[must_use]
+    pub fn asks_attributes(&self, at: FlagRef) -> bool {
+        let flags = std::iter::once(at)
+            .chain(self.asked_by(at))
+            .filter_map(|at| self.at(at));
+        let mut rules = flags.flat_map(|flag| &flag.rules);
+        rules.any(|rule| rule.condition.asks_attributes(&self.segments))
+    }
+
     /// The flag's answer. Of a position of other flags: off, unknown.
     #[must_use]
     pub fn evaluate(&self, at: FlagRef, asked: &Asked<'_>) -> Evaluation {

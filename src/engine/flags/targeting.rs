@@ -65,6 +65,22 @@ pub enum Condition {
     Users(SubjectSet),
 }
 
+impl Condition {
+    /// Whether it looks at attributes.
+    pub(super) fn asks_attributes(&self, segments: &[Segment]) -> bool {
+        match self {
+            Self::All(list) | Self::Any(list) => list.iter().any(|one| one.asks_attributes(segments)),
+            Self::Attribute(..) | Self::Groups(_) => true,
+            Self::Not(condition) => condition.asks_attributes(segments),
+            Self::Percentage(_) | Self::Time(_) | Self::Users(_) => false,
+            Self::Segment(at) => {
+                let segment = segments.get(*at as usize);
+                segment.is_some_and(|segment| segment.condition.asks_attributes(segments))
+            }
+        }
+    }
+}
+
 /// A condition with a name, for the rules of any flag.
 #[derive(Clone, Debug)]
 pub struct Segment {

@@ -22,6 +22,7 @@
 //!
 //! Speed: `benches/identity.rs`.
 
+pub mod attributes;
 mod fields;
 mod json;
 pub mod jwt;
@@ -211,6 +212,11 @@ impl Plan {
     #[must_use]
     pub fn extract_without_body(&self, view: &RequestView<'_>) -> Extraction {
         self.ask(view, Body::Lost)
+    }
+
+    /// With the body if it is there, else as if it never came.
+    fn extract_whatever_is_there(&self, view: &RequestView<'_>) -> Extraction {
+        self.ask(view, view.body.map_or(Body::Lost, Body::Here))
     }
 
     fn ask<'a>(&self, view: &RequestView<'a>, body: Body<'a>) -> Extraction {

@@ -226,9 +226,20 @@ fn route(spec: RouteSpec, flags: &Flags, copies: [Copies; 2]) -> Route {
         // Every flag that a route names was added; without it, off is the safe side.
         Switch::Flag(key, _) => flags.find(key.as_str()).map_or(Ask::Constant(false), Ask::Flag),
     };
+    let switches = [
+        Some(&spec.flag),
+        spec.shadow_mode.as_ref(),
+        Some(&spec.shadow.switch),
+        Some(&spec.dual_run),
+    ];
+    let asks_attributes = switches.into_iter().flatten().any(|switch| match ask(switch) {
+        Ask::Constant(_) => false,
+        Ask::Flag(at) => flags.asks_attributes(at),
+    });
     let policy = Policy {
         flag: ask(&spec.flag),
         replies_when_off: spec.when_off.is_some(),
+        asks_attributes: asks_attributes && !spec.attributes.is_empty(),
         shadow: ask(&spec.shadow.switch),
         dual_run: ask(&spec.dual_run),
         shadow_mode: spec.shadow_mode.as_ref().map(ask),

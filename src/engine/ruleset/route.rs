@@ -187,6 +187,8 @@ pub struct RouteSpec {
     pub identity: identity::Plan,
     /// Whose shop a request is for.
     pub tenant: identity::Plan,
+    /// What else rules may ask of a request.
+    pub attributes: identity::attributes::Attributes,
     /// What happens to a request that names nobody.
     pub without_identity: WithoutIdentity,
     /// Who is served by the new path.

@@ -53,6 +53,7 @@ fn route(name: &str, path: &str, flag: &str) -> RouteSpec {
         },
         identity: identity::Plan::default(),
         tenant: identity::Plan::default(),
+        attributes: identity::attributes::Attributes::default(),
         without_identity: WithoutIdentity::Legacy,
         flag: switch(flag),
         when_off: None,
