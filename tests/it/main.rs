@@ -30,6 +30,7 @@ mod observe;
 mod ofrep;
 mod ofrep_access;
 mod ofrep_events;
+mod ofrep_sdks;
 mod process;
 mod programs;
 mod proxy;
