@@ -227,7 +227,8 @@ pub fn start_with(options: Options, mut inherited: Inherited) -> Result<App, Sta
         .collect();
     let before = Before { marks: &marks, ..none };
     let mut unfit = Problems::default();
-    let runtime = RuntimeLayers::read(opened.layers.revision, opened.layers.stored, &mut unfit);
+    let mut runtime = RuntimeLayers::read(opened.layers.revision, opened.layers.stored, &mut unfit);
+    runtime.freezes = opened.layers.freezes;
     let unfit = unfit.verdict().err();
     let (mut read, fingerprint) = source.read(before, runtime.clone());
     // What was said at run time and what the files say do not go together: legacy serves, and the API can mend it.

@@ -9,23 +9,20 @@ use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, patch, post};
 use axum::{Json as Answer, Router};
 
+use super::asked::{EMERGENCY, reason, resolve, unknown};
 use super::dto::{Divergences, Fault, KillRequest, Killed, Readiness, RearmRequest, Rearmed, State as Ready, Status};
 use super::refusal::Refusal;
-use super::room::{self, Json, May, Metrics, Name, Query, REASON_CHARS, Read, Rearm, Room};
-use super::{audit, flags, readiness, status};
+use super::room::{self, Json, May, Metrics, Name, Query, Read, Rearm, Room};
+use super::{alias, audit, flags, freeze, readiness, status};
 use crate::config::Role;
-use crate::control::{Kind, NameError, RearmError};
+use crate::control::{Kind, RearmError};
 use crate::engine::guard::KillTarget;
-use crate::engine::ruleset::problem::quote;
 use crate::engine::vocab::SubjectHash;
 use crate::live::divergences::REMEMBERED;
 use crate::live::page;
-
-/// What an emergency token may leave unsaid.
-const EMERGENCY: &str = "Emergency action";
 
 type Shared = State<Arc<Room>>;
 
@@ -41,6 +38,15 @@ pub(super) fn router(room: &Arc<Room>) -> Router {
         .route("/api/v1/audit/verify", get(audit::verify))
         .route("/api/v1/kill", post(kill_all))
         .route("/api/v1/rearm", post(rearm_all))
+        .route("/api/v1/freeze", post(freeze::freeze))
+        .route("/api/v1/unfreeze", post(freeze::unfreeze))
+        .route("/status", get(show_status))
+        .route("/flags/{name}/kill", post(kill_flag))
+        .route("/flags/{name}/rollback", post(flags::rollback))
+        .route("/experiments/freeze", post(freeze::freeze_all))
+        .route("/api/internal/flags/update", post(alias::update))
+        .route("/api/features/{name}", patch(alias::patch))
+        .route("/api/features/{name}/toggle", post(alias::toggle))
         .route("/api/v1/routes/{name}/kill", post(kill_route))
         .route("/api/v1/routes/{name}/rearm", post(rearm_route))
         .route("/api/v1/feature-flags", get(flags::list).post(flags::create))
@@ -234,6 +240,10 @@ async fn rearm(room: &Room, may: &May<Rearm>, target: KillTarget, ask: RearmRequ
                 let remedy = "ask whoever killed it, then re-arm it again";
                 Refusal::new(Fault::KilledMeanwhile, error.to_string(), remedy)
             }
+            RearmError::Frozen(_) => {
+                let detail = format!("{error}, and a re-arm would put subjects on new");
+                Refusal::new(Fault::Frozen, detail, "lift the freeze first: `POST /api/v1/unfreeze`")
+            }
             RearmError::NotKilled if matches!(target, KillTarget::Subject(..)) => {
                 let remedy = "`understudy status --details` names the subjects that are held";
                 Refusal::new(Fault::NotKilled, format!("{target} is not held"), remedy)
@@ -254,51 +264,6 @@ async fn rearm(room: &Room, may: &May<Rearm>, target: KillTarget, ask: RearmRequ
         target: status::target(&target),
         warnings,
     }))
-}
-
-/// The reason, and what was done to it.
-fn reason(given: Option<String>, default: Option<&str>) -> Result<(String, Vec<String>), Refusal> {
-    let given = given.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-    let Some(given) = given.or_else(|| default.map(str::to_owned)) else {
-        let remedy =
-            "give `--reason TEXT`, in the API `{\"reason\": \"...\"}`: whoever finds it killed has to know why";
-        return Err(Refusal::new(Fault::BadRequest, "there is no reason", remedy));
-    };
-    match given.char_indices().nth(REASON_CHARS) {
-        None => Ok((given, Vec::new())),
-        Some((cut, _)) => {
-            let warning = format!("the reason was cut after {REASON_CHARS} characters");
-            Ok((given.get(..cut).unwrap_or_default().to_owned(), vec![warning]))
-        }
-    }
-}
-
-fn resolve(room: &Room, name: &str, kind: Option<Kind>) -> Result<KillTarget, Refusal> {
-    room.control.resolve(name, kind).map_err(|error| {
-        let mut refusal = unknown(name, kind, error);
-        refusal.problem.detail += "; nothing was changed";
-        refusal
-    })
-}
-
-fn unknown(name: &str, kind: Option<Kind>, error: NameError) -> Refusal {
-    let quoted = quote(name);
-    match error {
-        NameError::Both => {
-            let detail = format!("a route and a flag are named {quoted}");
-            let remedy = "say which is meant: --route or --flag, or the path of the one or the other";
-            Refusal::new(Fault::AmbiguousName, detail, remedy)
-        }
-        NameError::Unknown { near } => {
-            let what = kind.map_or("route and no flag".to_owned(), |kind| kind.to_string());
-            let detail = format!("no {what} is named {quoted}");
-            let remedy = match near.first() {
-                Some(near) => format!("did you mean {}?", quote(near)),
-                None => "`understudy status` lists the routes, the flag file the flags".to_owned(),
-            };
-            Refusal::new(Fault::UnknownName, detail, remedy).near(near)
-        }
-    }
 }
 
 // Who may not enter learns nothing of what is inside, not even what is not.

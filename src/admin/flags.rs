@@ -150,22 +150,7 @@ pub(super) async fn create(
 ) -> Change {
     let query = Query::read(uri.query(), &CHANGE)?;
     let mut node = tree(&body)?;
-    let name = take(&mut node, "name");
-    let Some(name) = name.as_ref().and_then(Node::text) else {
-        let detail = "the body has no `name`, or none that is a text";
-        return Err(Refusal::new(
-            Fault::BadRequest,
-            detail,
-            "add `\"name\": \"my-flag\"` to it",
-        ));
-    };
-    let key = FlagKey::parse(name).map_err(|error| {
-        Refusal::new(
-            Fault::BadRequest,
-            format!("{} is no flag's key: {error}", quote(name)),
-            FlagKey::REMEDY,
-        )
-    })?;
+    let key = named(&mut node)?;
     let wish = wish(&may, &headers, &query, key.clone(), What::Create(node))?;
     let dry_run = wish.dry_run;
     let edited = change(&room, wish).await?;
@@ -248,7 +233,13 @@ async fn edit(
     Ok(answered(room, &key, edited, dry_run, StatusCode::OK))
 }
 
-fn wish<N>(may: &May<N>, headers: &HeaderMap, query: &Query, flag: FlagKey, what: What) -> Result<Edit, Refusal> {
+pub(super) fn wish<N>(
+    may: &May<N>,
+    headers: &HeaderMap,
+    query: &Query,
+    flag: FlagKey,
+    what: What,
+) -> Result<Edit, Refusal> {
     Ok(Edit {
         flag,
         what,
@@ -259,12 +250,15 @@ fn wish<N>(may: &May<N>, headers: &HeaderMap, query: &Query, flag: FlagKey, what
     })
 }
 
-async fn change(room: &Room, wish: Edit) -> Result<Edited, Refusal> {
+pub(super) async fn change(room: &Room, wish: Edit) -> Result<Edited, Refusal> {
     let flag = wish.flag.clone();
-    room.control.edit(wish).await.map_err(|error| refused(&flag, error))
+    room.control
+        .edit(wish)
+        .await
+        .map_err(|error| refused(Some(&flag), error))
 }
 
-fn answered(room: &Room, key: &FlagKey, edited: Edited, dry_run: bool, code: StatusCode) -> Response {
+pub(super) fn answered(room: &Room, key: &FlagKey, edited: Edited, dry_run: bool, code: StatusCode) -> Response {
     let view = View::of(room);
     let stored = edited.stored.as_ref();
     let flag = edited.flag.as_ref().map(|flag| view.with(flag, stored));
@@ -317,7 +311,7 @@ fn expectation(headers: &HeaderMap) -> Result<Expect, Refusal> {
 }
 
 /// The body as a tree with places.
-fn tree(body: &str) -> Result<Node<'static>, Refusal> {
+pub(super) fn tree(body: &str) -> Result<Node<'static>, Refusal> {
     let mut problems = Problems::default();
     let node = json::parse(&BODY.into(), body, &mut problems);
     match (node, problems.verdict()) {
@@ -332,6 +326,26 @@ fn tree(body: &str) -> Result<Node<'static>, Refusal> {
     }
 }
 
+/// Takes the flag's key out of an object.
+pub(super) fn named(node: &mut Node<'static>) -> Result<FlagKey, Refusal> {
+    let name = take(node, "name");
+    let Some(name) = name.as_ref().and_then(Node::text) else {
+        let detail = "the body has no `name`, or none that is a text";
+        return Err(Refusal::new(
+            Fault::BadRequest,
+            detail,
+            "add `\"name\": \"my-flag\"` to it",
+        ));
+    };
+    FlagKey::parse(name).map_err(|error| {
+        Refusal::new(
+            Fault::BadRequest,
+            format!("{} is no flag's key: {error}", quote(name)),
+            FlagKey::REMEDY,
+        )
+    })
+}
+
 /// Takes a member out of an object.
 fn take(node: &mut Node<'static>, name: &str) -> Option<Node<'static>> {
     let Value::Mapping(entries) = &mut node.value else {
@@ -341,16 +355,21 @@ fn take(node: &mut Node<'static>, name: &str) -> Option<Node<'static>> {
     Some(entries.remove(at).value)
 }
 
-fn refused(flag: &FlagKey, error: EditError) -> Refusal {
+pub(super) fn refused(flag: Option<&FlagKey>, error: EditError) -> Refusal {
     let text = error.to_string();
+    let name = flag.map_or("", FlagKey::as_str);
     match error {
         EditError::Exists => {
-            let detail = format!("a flag {} exists already", quote(flag.as_str()));
+            let detail = format!("a flag {} exists already", quote(name));
             Refusal::new(
                 Fault::Exists,
                 detail,
                 "change it by PUT or PATCH, or choose another name",
             )
+        }
+        EditError::Frozen(_) => {
+            let remedy = "lowering, denying and killing work; `POST /api/v1/unfreeze` lifts the freeze";
+            Refusal::new(Fault::Frozen, text, remedy)
         }
         EditError::NothingToUndo => {
             let remedy = "what the flag file says is changed there; `kill` switches the flag off at once";
@@ -365,13 +384,13 @@ fn refused(flag: &FlagKey, error: EditError) -> Refusal {
             let detail = format!("the change was refused whole: {}", summary(&problems));
             Refusal::new(Fault::Unfit, detail, "correct what `problems` lists, and send it again")
                 .repeating()
-                .findings(findings(Some(flag), &problems))
+                .findings(findings(flag, &problems))
         }
         EditError::Stale(revision) => {
             let detail = format!("the flag was changed meanwhile: its revision is {revision}");
             Refusal::new(Fault::Stale, detail, "read it again, and decide anew")
         }
-        EditError::Unknown { near } => no_flag(flag.as_str(), near),
+        EditError::Unknown { near } => no_flag(name, near),
     }
 }
 
@@ -416,7 +435,7 @@ fn findings(flag: Option<&FlagKey>, problems: &[Problem]) -> Vec<Finding> {
 }
 
 /// The flag of this name that some source defines.
-fn known(room: &Room, name: &str) -> Result<FlagKey, Refusal> {
+pub(super) fn known(room: &Room, name: &str) -> Result<FlagKey, Refusal> {
     let key = FlagKey::parse(name).ok();
     let snapshot = room.control.live().snapshot();
     let defined = |key: &FlagKey| {
@@ -451,7 +470,7 @@ fn raw(body: &str) -> Option<Box<RawValue>> {
 }
 
 /// What turns flags into answers.
-struct View {
+pub(super) struct View {
     snapshot: Option<Arc<crate::live::snapshot::Snapshot>>,
     runtime: Arc<crate::engine::ruleset::edit::RuntimeLayers>,
     kills: KillSet,
@@ -459,7 +478,7 @@ struct View {
 }
 
 impl View {
-    fn of(room: &Room) -> Self {
+    pub fn of(room: &Room) -> Self {
         let live = room.control.live();
         Self {
             snapshot: live.snapshot(),
@@ -469,7 +488,7 @@ impl View {
         }
     }
 
-    fn find(&self, key: &FlagKey) -> Option<dto::Flag> {
+    pub fn find(&self, key: &FlagKey) -> Option<dto::Flag> {
         let flag = self.snapshot.as_deref()?.rules.flag(key)?;
         Some(self.flag(flag))
     }
@@ -478,7 +497,7 @@ impl View {
         self.with(flag, self.runtime.find(&flag.key))
     }
 
-    fn with(&self, flag: &Flag, stored: Option<&Stored>) -> dto::Flag {
+    pub fn with(&self, flag: &Flag, stored: Option<&Stored>) -> dto::Flag {
         let in_force = |target: &KillTarget| self.kills.find(target).is_some_and(|kill| kill.killed);
         let members = explain::members(flag).into_iter().map(|of| Member {
             member: of.member.to_owned(),

@@ -24,8 +24,10 @@ use crate::control::Actor;
 /// What a request wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Change a flag.
+    /// Change a flag, or lift a freeze.
     Change,
+    /// Freeze something.
+    Freeze,
     /// Kill.
     Kill,
     /// Read the metrics page, where it is closed.
@@ -42,12 +44,16 @@ pub(super) enum Need {
 
 impl Need {
     const fn is_change(self) -> bool {
-        matches!(self, Need::Change | Need::Kill | Need::Rearm | Need::Rollback)
+        matches!(
+            self,
+            Need::Change | Need::Freeze | Need::Kill | Need::Rearm | Need::Rollback
+        )
     }
 
     const fn phrase(self) -> &'static str {
         match self {
             Need::Change => "change flags",
+            Need::Freeze => "freeze",
             Need::Kill => "kill",
             Need::Metrics => "read metrics",
             Need::Read => "read this",
@@ -62,7 +68,7 @@ const fn may(role: Role, need: Need) -> bool {
     match role {
         Role::Admin | Role::Operator => true,
         Role::Viewer => !need.is_change(),
-        Role::Emergency => matches!(need, Need::Kill | Need::Rollback | Need::Status),
+        Role::Emergency => matches!(need, Need::Freeze | Need::Kill | Need::Rollback | Need::Status),
         Role::Client => false,
     }
 }
@@ -308,15 +314,16 @@ mod tests {
             Need::Metrics,
             Need::Kill,
             Need::Rollback,
+            Need::Freeze,
             Need::Rearm,
             Need::Change,
         ];
         for (name, allowed) in [
-            ("ann", [true; 7]),
-            ("olga", [true; 7]),
-            ("vic", [true, true, true, false, false, false, false]),
-            ("eve", [true, false, false, true, true, false, false]),
-            ("cli", [false; 7]),
+            ("ann", [true; 8]),
+            ("olga", [true; 8]),
+            ("vic", [true, true, true, false, false, false, false, false]),
+            ("eve", [true, false, false, true, true, true, false, false]),
+            ("cli", [false; 8]),
         ] {
             for (need, allowed) in needs.into_iter().zip(allowed) {
                 let entered = enter(&gate, name, need);
@@ -362,7 +369,7 @@ mod tests {
         for need in [Need::Status, Need::Read, Need::Metrics] {
             assert!(gate.admit(need, &HeaderMap::new(), peer(), NOW).is_ok());
         }
-        for need in [Need::Kill, Need::Rearm, Need::Change, Need::Rollback] {
+        for need in [Need::Kill, Need::Rearm, Need::Change, Need::Rollback, Need::Freeze] {
             let refusal = gate.admit(need, &with("Bearer x"), peer(), NOW).unwrap_err();
             assert_eq!(refusal.fault, Fault::Unauthorized);
             assert!(refusal.problem.remedy.contains("understudy token new --role operator"));

@@ -5,14 +5,17 @@
 //! holder may do, and what every refusal looks like, is decided here; what a kill does belongs to `control`.
 //!
 //! The way through the files: `server` takes a connection, looks at the host and the clock, and audits what was refused;
-//! `api` lists the paths, `flags` has those about flags; `room` lets a request in and reads what it brought; `status` and `readiness` turn the state in
-//! memory into answers.
+//! `api` lists the paths, `flags` and `freeze` have those about flags, `alias` those of other systems; `room` lets a request
+//! in and reads what it brought; `status` and `readiness` turn the state in memory into answers.
 
+mod alias;
 mod api;
+mod asked;
 mod audit;
 mod body;
 pub mod dto;
 mod flags;
+mod freeze;
 mod gate;
 mod hosts;
 mod readiness;

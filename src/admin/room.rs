@@ -59,7 +59,7 @@ macro_rules! needs {
     };
 }
 
-needs!(Change, Kill, Metrics, Read, Rearm, Rollback, Status);
+needs!(Change, Freeze, Kill, Metrics, Read, Rearm, Rollback, Status);
 
 /// A visitor who may do what `N` says.
 #[derive(Debug)]

@@ -9,14 +9,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::dto::{
-    self, Budget, Compared, Copied, Counts, Evidence, Guard, Held, Kill, Last, Latency, PerSide, PlaceCount, Process,
-    Route, Rules, Status, Store, Target, TargetKind, Traffic,
+    self, Budget, Compared, Copied, Counts, Evidence, Freeze, Guard, Held, Kill, Last, Latency, PerSide, PlaceCount,
+    Process, Route, Rules, Status, Store, Target, TargetKind, Traffic,
 };
 use super::readiness::{self, Facts};
 use super::room::Room;
 use super::serves::serves;
 use crate::engine::compare::Severity;
 use crate::engine::guard::{self, BudgetState, BudgetStatus, KillTarget, RouteStatus, Tolerance};
+use crate::engine::ruleset::freeze::FreezeTarget;
 use crate::engine::ruleset::{self, route::Switch};
 use crate::engine::vocab::{FlagKey, Reason, RouteKey, Side};
 use crate::live::divergences::Diverged;
@@ -81,8 +82,34 @@ pub(super) fn status(room: &Room) -> Status {
             .into_iter()
             .filter(|kill| kill.target.kind != TargetKind::Subject)
             .collect(),
+        freezes: room
+            .control
+            .runtime()
+            .freezes
+            .iter()
+            .map(|(target, of)| Freeze {
+                target: frozen(target),
+                reason: of.reason.to_string(),
+                actor: of.actor.to_string(),
+                since: instant(of.at_unix_ms),
+            })
+            .collect(),
         store: store(&facts.store, live.health.state_unreadable()),
         process: process(live, snapshot.as_deref()),
+    }
+}
+
+/// What is frozen, as the API shows it.
+pub(super) fn frozen(target: &FreezeTarget) -> Target {
+    let (kind, name) = match target {
+        FreezeTarget::All => (TargetKind::All, None),
+        FreezeTarget::Flag(flag) => (TargetKind::Flag, Some(flag.to_string())),
+        FreezeTarget::Route(route) => (TargetKind::Route, Some(route.to_string())),
+    };
+    Target {
+        kind,
+        name,
+        subject: None,
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::engine::flags::Flag;
 use crate::engine::guard::KillTarget;
 use crate::engine::ruleset::edit::Stored;
+use crate::engine::ruleset::freeze::FreezeTarget;
 use crate::engine::ruleset::problem::Problem;
 use crate::engine::ruleset::yaml::Node;
 use crate::engine::vocab::{Epoch, FlagKey};
@@ -62,6 +63,9 @@ pub enum RearmError {
     /// It was killed again while the re-arm was being stored, and that kill stands.
     #[error("it was killed again meanwhile, so it stays killed")]
     KilledMeanwhile,
+    /// It is frozen, and a re-arm would put subjects on new.
+    #[error("{0} is frozen")]
+    Frozen(FreezeTarget),
     /// Nothing to lift.
     #[error("it is not killed; something else that covers it may be, see `understudy status`")]
     NotKilled,
@@ -195,6 +199,9 @@ pub enum EditError {
     /// Some source defines it already.
     #[error("the flag exists already")]
     Exists,
+    /// Something that is frozen would have more subjects on new, or might.
+    #[error("{}", .0.join("; "))]
+    Frozen(Vec<String>),
     /// Nothing is left to undo.
     #[error("no change of this flag is left to undo")]
     NothingToUndo,

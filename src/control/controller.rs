@@ -14,6 +14,7 @@ use super::publish;
 use super::source::{Before, Read, Source, Watch};
 use super::writer::{Command, Controller, blocking};
 use crate::engine::ruleset::edit::RuntimeLayers;
+use crate::engine::ruleset::freeze;
 use crate::engine::ruleset::problem::{Problem, Severity};
 use crate::engine::vocab::Revision;
 use crate::store::{AuditEntry, PATIENCE, RampMark};
@@ -57,6 +58,7 @@ pub async fn run(parts: Parts, told: watch::Sender<Arc<RuntimeLayers>>, mut inbo
             Some(command) = inbox.recv() => match command {
                 // Whoever left does not need the answer.
                 Command::Edit(edit, reply) => drop(reply.send(controller.edit(*edit).await)),
+                Command::Freeze(freezing, reply) => drop(reply.send(controller.freeze(freezing).await)),
                 Command::Reload { actor, reply } => {
                     let _ = reply.send(controller.reload(&actor).await);
                     watch.follow(&controller.fingerprint);
@@ -109,6 +111,15 @@ impl Controller {
             return Err(Vec::new());
         };
         let seen = std::mem::replace(&mut self.fingerprint, fingerprint);
+        let result = result.and_then(|read| {
+            let snapshot = self.live.snapshot();
+            let before = snapshot.as_deref().map(|snapshot| &snapshot.rules);
+            let raised = before.map_or_else(Vec::new, |before| freeze::raised(before, &read.rules));
+            if raised.is_empty() {
+                return Ok(read);
+            }
+            Err(raised.into_iter().map(edit::frozen).collect())
+        });
         match result {
             Ok(read) => Ok(self.take_over(read, next, actor).await),
             Err(problems) => {

@@ -10,14 +10,15 @@ use super::NEAR;
 use super::command::{Edit, EditError, Edited, What};
 use super::publish;
 use super::source::Before;
-use super::writer::{Controller, Pending, Prepared, blocking};
+use super::writer::{Controller, Freezing, Pending, Prepared, blocking};
 use crate::engine::flags::Flag;
 use crate::engine::guard::KillSet;
 use crate::engine::ruleset::edit::{self, Change, RuntimeLayers, Setter, Stored};
+use crate::engine::ruleset::freeze::{self, Freeze};
 use crate::engine::ruleset::problem::{Place, Problem, Problems, Severity, nearest};
 use crate::engine::ruleset::{Ruleset, effect};
 use crate::engine::vocab::{FlagKey, HashKey, Revision};
-use crate::store::{Asked, AuditEntry, LayerChange, PATIENCE, StoreError};
+use crate::store::{Asked, AuditEntry, FreezeChange, LayerChange, PATIENCE, StoreError, freeze_text};
 use crate::telemetry::clock;
 
 /// Waits for what became of a pending change; to be asked only while there is one. Loses nothing when it is dropped.
@@ -37,6 +38,26 @@ pub(super) fn disk_is_slow() -> Problem {
         remedy: "see to the disk, then try again".to_owned(),
         severity: Severity::Problem,
     }
+}
+
+/// Why the files are not taken over.
+pub(super) fn frozen(what: String) -> Problem {
+    Problem {
+        place: Place::whole("freeze"),
+        path: String::new(),
+        what,
+        remedy: "lift it by `unfreeze`, or take the change back".to_owned(),
+        severity: Severity::Problem,
+    }
+}
+
+fn json_of(freeze: &Freeze) -> String {
+    serde_json::json!({
+        "at_unix_ms": freeze.at_unix_ms,
+        "reason": &*freeze.reason,
+        "actor": &*freeze.actor,
+    })
+    .to_string()
 }
 
 impl Controller {
@@ -105,6 +126,10 @@ impl Controller {
 
         let runtime = self.runtime.with(&wish.flag, &edited);
         let (next, warnings) = self.compile(runtime.clone()).await?;
+        let raised = freeze::raised(rules, &next);
+        if !raised.is_empty() {
+            return Err(EditError::Frozen(raised));
+        }
         let told = self.warnings(&wish.flag, rules, &next, &warnings);
         let answer = Edited {
             stored: edited.stored().cloned(),
@@ -125,13 +150,65 @@ impl Controller {
         let prepared = Prepared {
             runtime: runtime.settled(&wish.flag),
             action: wish.what.as_str(),
-            flag: wish.flag,
+            what: format!("flag {}", wish.flag),
             actor: wish.actor,
             rules: next,
             warnings,
         };
         self.finish(prepared, stored).await?;
         Ok(answer)
+    }
+
+    /// Freezes something, or lifts a freeze. True if that changed anything.
+    pub(super) async fn freeze(&mut self, wish: Freezing) -> Result<bool, EditError> {
+        if self.pending.is_some() {
+            return Err(EditError::NotStored(disk_is_slow().what));
+        }
+        let mut runtime = self.runtime.clone();
+        let frozen = Freeze {
+            at_unix_ms: clock::unix_ms(),
+            reason: wish.reason.as_str().into(),
+            actor: Arc::clone(&wish.actor.name),
+        };
+        let before = runtime.freezes.get(&wish.target).cloned();
+        // The first reason stands, and so does the instant at which it stood still.
+        if before.is_some() == wish.freeze {
+            return Ok(false);
+        }
+        let freeze = wish.freeze.then_some(frozen);
+        match &freeze {
+            Some(freeze) => drop(runtime.freezes.insert(wish.target.clone(), freeze.clone())),
+            None => drop(runtime.freezes.remove(&wish.target)),
+        }
+        let (rules, warnings) = self.compile(runtime.clone()).await?;
+        let action = if wish.freeze { "freeze" } else { "unfreeze" };
+        let shown = |freeze: &Freeze| json_of(freeze);
+        let entry = AuditEntry {
+            at_unix_ms: clock::unix_ms(),
+            actor: wish.actor.name.to_string(),
+            role: wish.actor.role.map(str::to_owned),
+            from: wish.actor.from.map(|from| from.to_string()),
+            action: action.to_owned(),
+            target: freeze_text(&wish.target),
+            reason: wish.reason,
+            before: before.as_ref().map(shown),
+            after: freeze.as_ref().map(shown),
+        };
+        let stored = self.store.keep_freeze(FreezeChange {
+            target: wish.target.clone(),
+            freeze,
+            entry,
+        });
+        let prepared = Prepared {
+            what: wish.target.to_string(),
+            actor: wish.actor,
+            action,
+            rules,
+            runtime,
+            warnings,
+        };
+        self.finish(prepared, stored).await?;
+        Ok(true)
     }
 
     async fn compile(&self, runtime: RuntimeLayers) -> Result<(Ruleset, Vec<Problem>), EditError> {
@@ -162,8 +239,11 @@ impl Controller {
             }
             Ok(Err(error)) => Err(EditError::NotStored(error.to_string())),
             Err(_) => {
-                let flag = &prepared.flag;
-                tracing::error!(%flag, "the disk has not answered for a change; until it does nothing else is changed");
+                let what = &*prepared.what;
+                tracing::error!(
+                    what,
+                    "the disk has not answered for a change; until it does nothing else is changed"
+                );
                 self.pending = Some(Pending { prepared, answer });
                 let seconds = PATIENCE.as_secs();
                 let what = format!("the disk did not answer within {seconds} s; the change may still come into force");
@@ -179,13 +259,13 @@ impl Controller {
         };
         match stored {
             Ok(()) => self.publish(prepared),
-            Err(error) => tracing::warn!(flag = %prepared.flag, %error, "a change that was late is not done"),
+            Err(error) => tracing::warn!(what = prepared.what, %error, "a change that was late is not done"),
         }
     }
 
     fn publish(&mut self, prepared: Prepared) {
         let Prepared {
-            flag,
+            what,
             actor,
             action,
             rules,
@@ -200,7 +280,7 @@ impl Controller {
         let revision = runtime.revision;
         self.runtime = runtime;
         self.told.send_replace(Arc::new(self.runtime.clone()));
-        tracing::warn!(%flag, revision, actor = &*actor.name, action, "a flag was changed");
+        tracing::warn!(what, revision, actor = &*actor.name, action, "the rules were changed");
     }
 
     /// What an operator should know of a change: what keeps it from having an effect, and what compiling found odd.

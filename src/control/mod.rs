@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::Config;
 use crate::engine::guard::{KillSet, KillTarget, Rearmed};
 use crate::engine::ruleset::edit::RuntimeLayers;
+use crate::engine::ruleset::freeze::{self, FreezeTarget};
 use crate::engine::ruleset::problem::{Problem, nearest};
 use crate::engine::vocab::{FlagKey, Revision, RouteKey};
 use crate::live::Live;
@@ -238,6 +239,12 @@ impl Control {
         else {
             return Err(RearmError::NotKilled);
         };
+        let snapshot = inner.live.snapshot();
+        let rules = snapshot.as_deref().map(|snapshot| &snapshot.rules);
+        let frozen = rules.and_then(|rules| freeze::holds(rules, &self.runtime().freezes, &target));
+        if let Some(frozen) = frozen {
+            return Err(RearmError::Frozen(frozen));
+        }
         let Some(kill) = next.find(&target).cloned() else {
             return Err(RearmError::NotKilled);
         };
@@ -317,6 +324,32 @@ impl Control {
         let (reply, answer) = oneshot::channel();
         let command = writer::Command::Edit(Box::new(edit), reply);
         let ended = || EditError::NotStored("the instance is ending".to_owned());
+        if self.inner.commands.send(command).await.is_err() {
+            return Err(ended());
+        }
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Freezes something, or lifts a freeze; on disk and in force when this returns well. True if that changed anything.
+    ///
+    /// # Errors
+    /// [`EditError`]; nothing is changed then, but where it says otherwise.
+    pub async fn freeze(
+        &self,
+        target: FreezeTarget,
+        freeze: bool,
+        reason: &str,
+        actor: &Actor,
+    ) -> Result<bool, EditError> {
+        let (reply, answer) = oneshot::channel();
+        let freezing = writer::Freezing {
+            target,
+            freeze,
+            actor: actor.clone(),
+            reason: reason.to_owned(),
+        };
+        let ended = || EditError::NotStored("the instance is ending".to_owned());
+        let command = writer::Command::Freeze(freezing, reply);
         if self.inner.commands.send(command).await.is_err() {
             return Err(ended());
         }

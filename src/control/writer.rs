@@ -9,8 +9,9 @@ use super::source::{Files, Fingerprint, Source};
 use crate::config::Config;
 use crate::engine::ruleset::Ruleset;
 use crate::engine::ruleset::edit::RuntimeLayers;
+use crate::engine::ruleset::freeze::FreezeTarget;
 use crate::engine::ruleset::problem::Problem;
-use crate::engine::vocab::{FlagKey, Revision};
+use crate::engine::vocab::Revision;
 use crate::live::Live;
 use crate::store::{Asked, StoreHandle};
 
@@ -19,6 +20,8 @@ use crate::store::{Asked, StoreHandle};
 pub enum Command {
     /// To change what is said about a flag at run time.
     Edit(Box<Edit>, oneshot::Sender<Result<Edited, EditError>>),
+    /// To freeze something, or to lift a freeze.
+    Freeze(Freezing, oneshot::Sender<Result<bool, EditError>>),
     /// To read the files again.
     Reload {
         /// Whose wish.
@@ -26,6 +29,19 @@ pub enum Command {
         /// Where the answer goes.
         reply: oneshot::Sender<Result<Revision, Vec<Problem>>>,
     },
+}
+
+/// A freeze, or its end.
+#[derive(Debug)]
+pub struct Freezing {
+    /// What.
+    pub target: FreezeTarget,
+    /// False lifts it.
+    pub freeze: bool,
+    /// Who asks.
+    pub actor: Actor,
+    /// Why.
+    pub reason: String,
 }
 
 /// The one who writes.
@@ -46,7 +62,7 @@ pub(super) struct Controller {
 
 /// Rules that serve as soon as the disk has what made them.
 pub(super) struct Prepared {
-    pub(super) flag: FlagKey,
+    pub(super) what: String,
     pub(super) actor: Actor,
     pub(super) action: &'static str,
     pub(super) rules: Ruleset,

@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use super::StoreError;
 use super::audit::{AuditQuery, Chain};
 use super::desk::{Job, Kind, Reply, Shared, StoreHealth};
-use super::record::{AuditEntry, AuditRecord, KillChange, LayerChange, PastChange, RampMark, WayBack};
+use super::record::{AuditEntry, AuditRecord, FreezeChange, KillChange, LayerChange, PastChange, RampMark, WayBack};
 use super::sqlite::Database;
 use crate::engine::guard::Kill;
 use crate::engine::vocab::FlagKey;
@@ -90,6 +90,11 @@ impl StoreHandle {
     /// somebody who waits on says so.
     pub fn keep_layer(&self, change: LayerChange) -> Asked<()> {
         self.work(Kind::Change, move |database| database.keep_layer(&change))
+    }
+
+    /// Keeps a freeze, or its end, with its audit record; otherwise as [`StoreHandle::keep_layer`].
+    pub fn keep_freeze(&self, change: FreezeChange) -> Asked<()> {
+        self.work(Kind::Change, move |database| database.keep_freeze(&change))
     }
 
     /// Where a rollback of a flag leads; `None` where nothing is left to undo.

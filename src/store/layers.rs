@@ -8,8 +8,11 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::Layers;
 use super::audit::{TAIL_LIMIT, signed, unsigned};
-use super::record::{LayerChange, PastChange, WayBack, parse_setters, setters_text};
+use super::record::{
+    FreezeChange, LayerChange, PastChange, WayBack, freeze_text, parse_freeze, parse_setters, setters_text,
+};
 use crate::engine::ruleset::edit::Stored;
+use crate::engine::ruleset::freeze::{Freeze, Freezes};
 use crate::engine::vocab::FlagKey;
 
 /// `node` is the change that a flag is at after a row: of a change itself, of a rollback the one it went back to; 0 is
@@ -34,6 +37,12 @@ CREATE TABLE history (
     node INTEGER NOT NULL,
     parent INTEGER
 ) STRICT;
+CREATE TABLE freezes (
+    target TEXT PRIMARY KEY,
+    at_unix_ms INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    actor TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE INDEX history_of_a_flag ON history (flag, revision);
 ";
 
@@ -58,7 +67,41 @@ pub(super) fn read(connection: &Connection) -> rusqlite::Result<Option<Layers>> 
         };
         stored.push((flag, layer));
     }
-    Ok(Some(Layers { revision, stored }))
+    let mut freezes = Freezes::new();
+    let mut statement = connection.prepare("SELECT target, at_unix_ms, reason, actor FROM freezes")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let target: String = row.get(0)?;
+        let Some(target) = parse_freeze(&target) else {
+            return Ok(None);
+        };
+        let (reason, actor): (String, String) = (row.get(2)?, row.get(3)?);
+        let freeze = Freeze {
+            at_unix_ms: row.get(1)?,
+            reason: reason.into(),
+            actor: actor.into(),
+        };
+        freezes.insert(target, freeze);
+    }
+    Ok(Some(Layers {
+        revision,
+        stored,
+        freezes,
+    }))
+}
+
+/// Puts a freeze into force, or lifts it.
+pub(super) fn keep_freeze(connection: &Connection, change: &FreezeChange) -> rusqlite::Result<()> {
+    let target = freeze_text(&change.target);
+    match &change.freeze {
+        Some(freeze) => connection
+            .prepare_cached("INSERT OR REPLACE INTO freezes (target, at_unix_ms, reason, actor) VALUES (?1,?2,?3,?4)")?
+            .execute(params![target, freeze.at_unix_ms, &*freeze.reason, &*freeze.actor])?,
+        None => connection
+            .prepare_cached("DELETE FROM freezes WHERE target = ?1")?
+            .execute([target])?,
+    };
+    Ok(())
 }
 
 /// Puts a change into force and into the flag's history.

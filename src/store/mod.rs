@@ -29,12 +29,15 @@ use std::time::Duration;
 
 use crate::engine::guard::KillSet;
 use crate::engine::ruleset::edit::Stored;
+use crate::engine::ruleset::freeze::Freezes;
 use crate::engine::vocab::{FlagKey, HashKey};
 
 pub use audit::{AuditQuery, Chain};
 pub use desk::StoreHealth;
 pub use handle::{Asked, StoreHandle};
-pub use record::{AuditEntry, AuditRecord, KillChange, LayerChange, Origin, PastChange, RampMark, WayBack};
+pub use record::{
+    AuditEntry, AuditRecord, FreezeChange, KillChange, LayerChange, Origin, PastChange, RampMark, WayBack, freeze_text,
+};
 pub use threads::open;
 
 /// How long the answer to a kill may wait for the disk.
@@ -98,6 +101,8 @@ pub struct Layers {
     pub revision: u64,
     /// The layers, by flag.
     pub stored: Vec<(FlagKey, Stored)>,
+    /// What stands still.
+    pub freezes: Freezes,
 }
 
 /// Why the state cannot be used. The file is left as it was.

@@ -15,6 +15,7 @@ use crate::engine::flags::Threshold;
 use crate::engine::flags::schedule::Ramp;
 use crate::engine::guard::{Kill, KillTarget};
 use crate::engine::ruleset::edit::{Setter, Stored};
+use crate::engine::ruleset::freeze::{Freeze, FreezeTarget};
 use crate::engine::vocab::{Epoch, FlagKey, HashKey, RouteKey, SubjectHash};
 
 /// One kill or re-arm, as it is to be kept, with where it came from.
@@ -96,6 +97,37 @@ pub struct WayBack {
     pub back_to: u64,
     /// The layer as it was after that change; `None` where there was none.
     pub stored: Option<Stored>,
+}
+
+/// A freeze, or its end, as it is to be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FreezeChange {
+    /// What is frozen, or not any more.
+    pub target: FreezeTarget,
+    /// The freeze; `None` lifts it.
+    pub freeze: Option<Freeze>,
+    /// What the audit trail learns of it.
+    pub entry: AuditEntry,
+}
+
+/// What is frozen, as one text: `all`, `flag:NAME`, `route:NAME`.
+#[must_use]
+pub fn freeze_text(target: &FreezeTarget) -> String {
+    match target {
+        FreezeTarget::All => "all".to_owned(),
+        FreezeTarget::Flag(flag) => format!("flag:{flag}"),
+        FreezeTarget::Route(route) => format!("route:{route}"),
+    }
+}
+
+/// Reads what [`freeze_text`] wrote.
+pub(super) fn parse_freeze(text: &str) -> Option<FreezeTarget> {
+    match parse_target(text)? {
+        KillTarget::All => Some(FreezeTarget::All),
+        KillTarget::Flag(flag) => Some(FreezeTarget::Flag(flag)),
+        KillTarget::Route(route) => Some(FreezeTarget::Route(route)),
+        KillTarget::Subject(..) => None,
+    }
 }
 
 /// Who set the members of a layer, as one text.

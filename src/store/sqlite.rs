@@ -14,8 +14,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, Tr
 use super::audit::{self, AuditQuery, Chain, Trail, signed, unsigned};
 use super::file::{FileId, ensure};
 use super::record::{
-    AuditEntry, AuditRecord, KillChange, LayerChange, Origin, PastChange, RampMark, WayBack, kill_entry, parse_target,
-    target_text,
+    AuditEntry, AuditRecord, FreezeChange, KillChange, LayerChange, Origin, PastChange, RampMark, WayBack, kill_entry,
+    parse_target, target_text,
 };
 use super::{Layers, StoreError, Unreadable, layers, random_key};
 use crate::engine::flags::Threshold;
@@ -46,7 +46,7 @@ CREATE TABLE ramps (flag TEXT PRIMARY KEY, schedule TEXT NOT NULL, reached INTEG
 
 /// The tables whose content decides who is served by whom. The audit trail is not among them: it grows without bound,
 /// a start may not take longer for it, and its own chain shows what happened to it.
-const CHECKED: [&str; 4] = ["meta", "kills", "ramps", "layers"];
+const CHECKED: [&str; 5] = ["meta", "kills", "ramps", "layers", "freezes"];
 
 /// What the state file held when it was opened.
 #[derive(Debug)]
@@ -256,6 +256,19 @@ impl Database {
         Ok(())
     }
 
+    /// Keeps a freeze, or its end, with its audit record.
+    ///
+    /// # Errors
+    /// As [`Database::join`].
+    pub(super) fn keep_freeze(&mut self, change: &FreezeChange) -> Result<(), StoreError> {
+        self.transact(|connection| {
+            layers::keep_freeze(connection, change)?;
+            Trail::resume(connection)?.append(connection, &change.entry)?;
+            Ok(true)
+        })?;
+        Ok(())
+    }
+
     /// Where a rollback of a flag leads.
     ///
     /// # Errors
@@ -411,7 +424,10 @@ fn open_checked(path: &Path, busy: Duration, written_before: bool) -> Result<(Co
         create(&mut connection, &random_key())?;
     }
     let had_layers = empty || version > 1;
-    for table in CHECKED.into_iter().filter(|table| had_layers || *table != "layers") {
+    for table in CHECKED
+        .into_iter()
+        .filter(|table| had_layers || !["layers", "freezes"].contains(table))
+    {
         let mut findings = Vec::new();
         connection.pragma(None, "integrity_check", table, |row| {
             row.get(0).map(|line: String| findings.push(line))

@@ -37,6 +37,8 @@ mod proxy;
 mod reload;
 mod replicas;
 mod rest;
+mod rest_crash;
+mod rest_freeze;
 mod scenario;
 mod shadow;
 mod sockets;

@@ -35,6 +35,35 @@ pub struct RollbackRequest {
     pub reason: Option<String>,
 }
 
+/// The body of a freeze, and of its end. Without flag and route it is about everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeRequest {
+    /// Why. Required; only the role `emergency` may leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// This flag, wherever it is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flag: Option<String>,
+    /// The flags that this route asks for who is served by new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+}
+
+/// The answer to a freeze, and to its end: it is on disk and in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// What.
+    pub target: Target,
+    /// Whether it is frozen now.
+    pub frozen: bool,
+    /// False if it was so already.
+    pub changed: bool,
+    /// What the caller should know besides.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
 /// The kinds of things that can be killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -12,13 +12,15 @@ mod problem;
 mod readiness;
 mod status;
 
-pub use action::{KillRequest, Killed, RearmRequest, Rearmed, RollbackRequest, Target, TargetKind};
+pub use action::{
+    FreezeRequest, Frozen, KillRequest, Killed, RearmRequest, Rearmed, RollbackRequest, Target, TargetKind,
+};
 pub use audit::{Audit, AuditRecord, Verified};
 pub use divergence::{Diverged, Divergences, Place};
 pub use flag::{Changed, Finding, Flag, Flags, History, Member, PastChange};
 pub use problem::{Fault, Problem};
 pub use readiness::{Readiness, Reason, State};
 pub use status::{
-    Budget, Compared, Copied, Counts, Evidence, Guard, Held, KILL_SWITCH, Kill, Last, Latency, PerSide, PlaceCount,
-    Process, Route, Rules, Serves, Status, Store, Traffic,
+    Budget, Compared, Copied, Counts, Evidence, Freeze, Guard, Held, KILL_SWITCH, Kill, Last, Latency, PerSide,
+    PlaceCount, Process, Route, Rules, Serves, Status, Store, Traffic,
 };

@@ -95,6 +95,8 @@ faults! {
     Forbidden = 403 "forbidden", "the role does not allow this";
     /// The `host` header names somebody else: a browser that was lured here, most likely.
     ForeignHost = 421 "foreign_host", "this is not that host";
+    /// A change that might put more subjects on new although that is frozen.
+    Frozen = 409 "frozen", "it is frozen";
     /// A re-arm during which it was killed once more.
     KilledMeanwhile = 409 "killed_meanwhile", "it was killed again meanwhile";
     /// The path exists and does not take this method.

@@ -25,6 +25,9 @@ pub struct Status {
     pub rules: Rules,
     /// Everything that is killed, held subjects left out.
     pub kills: Vec<Kill>,
+    /// Everything that is frozen.
+    #[serde(default)]
+    pub freezes: Vec<Freeze>,
     /// The routes, in the order of the configuration.
     pub routes: Vec<Route>,
     /// Requests that no route takes: legacy, uncopied.
@@ -66,6 +69,19 @@ pub struct Kill {
     /// Who did it; `guard` for a budget that was used up.
     pub actor: String,
     /// When.
+    pub since: String,
+}
+
+/// A freeze in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// What is frozen.
+    pub target: Target,
+    /// Why, in the words of whoever did it.
+    pub reason: String,
+    /// Who did it.
+    pub actor: String,
+    /// Since when.
     pub since: String,
 }
 

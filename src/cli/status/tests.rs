@@ -88,6 +88,7 @@ fn kill(kind: TargetKind, name: &str, actor: &str, reason: &str) -> Kill {
 
 fn quiet() -> Status {
     Status {
+        freezes: Vec::new(),
         version: "0.1.0".into(),
         started_at: "2026-07-31T03:12:00Z".into(),
         at: "2026-08-01T03:12:00Z".into(),

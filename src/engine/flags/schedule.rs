@@ -45,12 +45,15 @@ pub struct Ramp {
     pub start_ms: i64,
     /// How it rises.
     pub slope: Slope,
+    /// The instant at which a freeze stopped it; no part of the schedule, and not displayed.
+    pub still_ms: Option<i64>,
 }
 
 impl Ramp {
     /// The share that the schedule alone gives this instant; never falls as time goes on.
     #[must_use]
     pub fn threshold_at(&self, unix_ms: i64) -> Threshold {
+        let unix_ms = self.still_ms.map_or(unix_ms, |still| unix_ms.min(still));
         let elapsed = i128::from(unix_ms) - i128::from(self.start_ms);
         let (rise, run) = match self.slope {
             Slope::PerDay(per_day) => (i128::from(per_day), DAY_MS),
@@ -70,6 +73,12 @@ impl Ramp {
         Threshold::from_buckets(u32::try_from(buckets).unwrap_or(u32::MAX))
     }
 
+    /// The same schedule, whether or not it stands still.
+    #[must_use]
+    pub const fn schedule(self) -> Self {
+        Self { still_ms: None, ..self }
+    }
+
     /// The share at this instant when `mark` was reached before: a clock that jumps back takes nobody back.
     #[must_use]
     pub fn reached(&self, unix_ms: i64, mark: Threshold) -> Threshold {
@@ -83,12 +92,14 @@ impl Ramp {
             return Some(Self {
                 start_ms: start.parse().ok()?,
                 slope: Slope::Until(end.parse().ok()?),
+                still_ms: None,
             });
         }
         let (start, per_day) = text.split_once('+')?;
         Some(Self {
             start_ms: start.parse().ok()?,
             slope: Slope::PerDay(per_day.parse().ok()?),
+            still_ms: None,
         })
     }
 }
@@ -162,6 +173,7 @@ mod tests {
         let ramp = Ramp {
             start_ms: 0,
             slope: Slope::Until(31 * DAY),
+            still_ms: None,
         };
         assert_eq!(ramp.threshold_at(-1), Threshold::NONE);
         assert_eq!(ramp.threshold_at(0), Threshold::NONE);
@@ -176,6 +188,7 @@ mod tests {
         let ramp = Ramp {
             start_ms: 5,
             slope: Slope::PerDay(100_000),
+            still_ms: None,
         };
         assert_eq!(ramp.threshold_at(5 + DAY), percent("10"));
         assert_eq!(ramp.threshold_at(5 + DAY + DAY / 2), percent("15"));
@@ -187,9 +200,29 @@ mod tests {
         let ramp = Ramp {
             start_ms: 0,
             slope: Slope::Until(100 * DAY),
+            still_ms: None,
         };
         assert_eq!(ramp.threshold_at(DAY / 4), percent("0.25"));
         assert_eq!(ramp.threshold_at(DAY / 10_000), percent("0.0001"));
+    }
+
+    #[test]
+    fn frozen_ramp_stands_still_and_goes_on_where_its_schedule_is() {
+        let ramp = Ramp {
+            start_ms: 0,
+            slope: Slope::PerDay(100_000),
+            still_ms: None,
+        };
+        let frozen = Ramp {
+            still_ms: Some(3 * DAY),
+            ..ramp
+        };
+        assert_eq!(
+            [2, 3, 9].map(|day| frozen.threshold_at(day * DAY)),
+            [percent("20"), percent("30"), percent("30")]
+        );
+        assert_eq!(frozen.schedule(), ramp);
+        assert_eq!(frozen.to_string(), ramp.to_string());
     }
 
     #[test]
@@ -197,6 +230,7 @@ mod tests {
         let ramp = Ramp {
             start_ms: 0,
             slope: Slope::PerDay(100_000),
+            still_ms: None,
         };
         let mark = ramp.reached(5 * DAY, Threshold::NONE);
         assert_eq!(ramp.reached(2 * DAY, mark), percent("50"));
@@ -216,7 +250,7 @@ mod tests {
         fn ramp_never_falls(start in any::<i64>(), per_day in 1_u64.., length in any::<u32>(), a in any::<i64>(), b in any::<i64>()) {
             let until = Slope::Until(start.saturating_add(i64::from(length)));
             for slope in [Slope::PerDay(per_day), until] {
-                let ramp = Ramp { start_ms: start, slope };
+                let ramp = Ramp { start_ms: start, slope, still_ms: None };
                 prop_assert!(ramp.threshold_at(a.min(b)) <= ramp.threshold_at(a.max(b)));
                 prop_assert_eq!(Ramp::parse(&ramp.to_string()), Some(ramp));
             }

@@ -432,6 +432,7 @@ impl Report<'_> {
         Some(Ramp {
             start_ms: start?,
             slope: slope?,
+            still_ms: None,
         })
     }
 }

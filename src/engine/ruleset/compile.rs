@@ -11,6 +11,7 @@ use super::decode::Layered;
 use super::document::{Document, KILL_SWITCH, flag_path};
 use super::edit::RuntimeLayers;
 use super::env::{self, Named};
+use super::freeze::{self, Freezes};
 use super::layer::{self, Entry, Layer, Setting, is_set};
 use super::matching::Matching;
 use super::problem::{Place, Problem, Problems, near, quote};
@@ -44,7 +45,7 @@ impl StoredMark {
         let reached = mark.raise(ramp.threshold_at(unix_ms));
         Some(Self {
             flag: flag.key.clone(),
-            ramp: *ramp,
+            ramp: ramp.schedule(),
             reached,
         })
     }
@@ -98,6 +99,8 @@ pub fn compile(input: Input<'_>) -> Result<(Ruleset, Vec<Problem>), Vec<Problem>
     let mut known = Known {
         segments: &segments,
         asks: &mut asks,
+        freezes: &input.runtime.freezes,
+        routes: &input.routes,
         environment: input.environment,
         now_ms: input.now_ms,
         previous: input.previous,
@@ -182,20 +185,13 @@ fn switches(route: &RouteSpec) -> impl Iterator<Item = (&FlagKey, &Place)> {
         Some(&route.shadow.switch),
         Some(&route.dual_run),
     ];
-    switches.into_iter().flatten().filter_map(flag_of)
-}
-
-pub(super) fn flag_of(switch: &Switch) -> Option<(&FlagKey, &Place)> {
-    match switch {
-        Switch::Flag(key, place) => Some((key, place)),
-        Switch::Constant(_) => None,
-    }
+    switches.into_iter().flatten().filter_map(Switch::flag)
 }
 
 /// The flags that routes name and no source sets.
 fn unknown_flags(routes: &[RouteSpec], defined: &[Flag], problems: &mut Problems) -> Vec<Flag> {
     let mut unknown = BTreeMap::new();
-    let safe_side = |route: &RouteSpec, named| route.shadow_mode.as_ref().and_then(flag_of) == Some(named);
+    let safe_side = |route: &RouteSpec, named| route.shadow_mode.as_ref().and_then(Switch::flag) == Some(named);
     for (route, (key, place)) in routes
         .iter()
         .flat_map(|route| switches(route).map(move |named| (route, named)))
@@ -258,6 +254,8 @@ struct Known<'a> {
     segments: &'a Segments,
     /// What each flag asks of others, collected on the way.
     asks: &'a mut Vec<Asks>,
+    freezes: &'a Freezes,
+    routes: &'a [RouteSpec],
     environment: &'a str,
     now_ms: i64,
     previous: Option<&'a Ruleset>,
@@ -279,9 +277,11 @@ impl Known<'_> {
         let variants = report.variants(&members, flag_type);
         let default = report.default(&members, flag_type, variants.as_deref());
         let percent = match flag_type {
-            Some(FlagType::Gradual) => report
-                .ramp(&members)
-                .map(|ramp| Percent::Gradual(ramp, self.mark(&key, ramp))),
+            Some(FlagType::Gradual) => report.ramp(&members).map(|ramp| {
+                let mark = self.mark(&key, ramp);
+                let still_ms = freeze::since(self.freezes, &key, self.routes);
+                Percent::Gradual(Ramp { still_ms, ..ramp }, mark)
+            }),
             Some(FlagType::Boolean | FlagType::Percentage | FlagType::Targeted | FlagType::Variant) | None => {
                 if flag_type == Some(FlagType::Percentage) && !is_set(&members.percentage) {
                     report.missing("percentage", "a flag of type `percentage` needs one");
@@ -359,7 +359,7 @@ impl Known<'_> {
             percent: Some(Percent::Gradual(before, mark)),
             ..
         }) = self.previous.and_then(|p| p.flag(key))
-            && *before == ramp
+            && before.schedule() == ramp
         {
             return Arc::clone(mark);
         }

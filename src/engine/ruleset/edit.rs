@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::decode::{At, Decoder, Layered};
 use super::document::FlagRecord;
+use super::freeze::Freezes;
 use super::json;
 use super::layer::{Entry, Layer};
 use super::problem::Problems;
@@ -51,6 +52,8 @@ struct Held {
 pub struct RuntimeLayers {
     /// The number of the last change of any flag; 0 before the first.
     pub revision: u64,
+    /// What stands still.
+    pub freezes: Freezes,
     flags: BTreeMap<FlagKey, Arc<Held>>,
 }
 
@@ -64,6 +67,7 @@ impl RuntimeLayers {
         });
         Self {
             revision,
+            freezes: Freezes::new(),
             flags: flags.collect(),
         }
     }
@@ -74,10 +78,10 @@ impl RuntimeLayers {
         self.flags.get(key).map(|held| &held.stored)
     }
 
-    /// Whether nothing is said about any flag.
+    /// Whether nothing is said about any flag, and nothing frozen.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.flags.is_empty()
+        self.flags.is_empty() && self.freezes.is_empty()
     }
 
     /// Everything, as a layer.

@@ -4,7 +4,6 @@
 //! answers that say no when in doubt.
 
 use super::Ruleset;
-use super::compile::flag_of;
 use super::document::KILL_SWITCH;
 use super::layer::{Members, value_of};
 use super::targets::Fallback;
@@ -15,7 +14,7 @@ use crate::engine::guard::{Kill, KillSet, KillTarget};
 use crate::engine::vocab::FlagKey;
 
 /// Members that decide nothing.
-const ABOUT: [Member; 9] = [
+pub(super) const ABOUT: [Member; 9] = [
     Member::Kind,
     Member::Description,
     Member::Owner,
@@ -119,7 +118,7 @@ fn killed(key: &FlagKey, rules: &Ruleset, kills: &KillSet) -> Vec<String> {
         told.push(line("the flag".to_owned(), kill));
     }
     for (_, route) in rules.routes() {
-        let uses = flag_of(&route.spec.flag).is_some_and(|(flag, _)| flag == key);
+        let uses = route.spec.flag.flag().is_some_and(|(flag, _)| flag == key);
         if let Some(kill) = uses
             .then(|| in_force(&KillTarget::Route(route.key().clone())))
             .flatten()

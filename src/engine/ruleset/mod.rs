@@ -12,6 +12,7 @@ pub mod document;
 pub mod edit;
 pub mod effect;
 pub mod env;
+pub mod freeze;
 pub mod import;
 pub mod instant;
 pub mod json;

@@ -26,6 +26,17 @@ pub enum Switch {
     Flag(FlagKey, Place),
 }
 
+impl Switch {
+    /// The flag, and where the route names it; none of a constant.
+    #[must_use]
+    pub const fn flag(&self) -> Option<(&FlagKey, &Place)> {
+        match self {
+            Self::Flag(key, place) => Some((key, place)),
+            Self::Constant(_) => None,
+        }
+    }
+}
+
 impl Decode for Switch {
     fn decode(node: &Node<'_>, decoder: &mut Decoder<'_>) -> Option<Self> {
         match &node.value {

@@ -142,7 +142,7 @@ fn file_of_the_version_before_keeps_what_it_has_and_takes_layers() {
     let folder = written();
     sql(
         &folder.state(),
-        "DROP TABLE layers; DROP TABLE history; PRAGMA user_version = 1",
+        "DROP TABLE layers; DROP TABLE freezes; DROP TABLE history; PRAGMA user_version = 1",
     );
     let (_, found) = Database::open(&folder.state(), BUSY, false).unwrap();
     assert!(found.kills.iter().count() > 0 && found.layers.stored.is_empty());
