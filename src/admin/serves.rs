@@ -8,7 +8,7 @@ use http::Method;
 
 use super::dto::{KILL_SWITCH, Serves};
 use crate::engine::decide::{Ask, KillBits, WhenKilled};
-use crate::engine::flags::model::Percent;
+use crate::engine::flags::model::{FlagType, Percent};
 use crate::engine::flags::subjects::SubjectSet;
 use crate::engine::flags::{Asked, Evaluation, Flag, FlagKills, Line, Threshold};
 use crate::engine::ruleset::env::SYSTEM;
@@ -142,13 +142,16 @@ impl Walk<'_> {
             return Choice::all(answer.enabled, answer.reason.as_str());
         }
         let rest = self.lists_and_percent(flag);
-        let beta = flag.beta_users.as_ref().filter(|list| !list.is_empty());
-        match beta {
-            Some(list) if flag.allowlist.is_none() && rest.by != "new" => {
-                Choice::both(format!("{} beta users, else {}", list.len(), rest.why), None)
-            }
-            _ => rest,
-        }
+        let beta = flag.beta_users.as_ref().map_or(0, SubjectSet::len);
+        let before = match (beta, flag.rules.len()) {
+            _ if flag.allowlist.is_some() => return rest,
+            (0, 0) => return rest,
+            (_, 0) if rest.by == "new" => return rest,
+            (0, rules) => counted(rules, "rule"),
+            (beta, 0) => counted(beta, "beta user"),
+            (beta, rules) => format!("{}, {}", counted(beta, "beta user"), counted(rules, "rule")),
+        };
+        Choice::both(format!("{before}, else {}", rest.why), None)
     }
 
     /// What the lists, the percentage and what is left say.
@@ -163,10 +166,10 @@ impl Walk<'_> {
             (Some(list), _) if list.is_empty() => Choice::legacy("empty allowlist"),
             (Some(list), _) => Choice::both(format!("allowlist of {}{but}", list.len()), None),
             (None, Some(percent)) => self.percent(percent, denied, &but),
-            (None, None) if flag.enabled == Some(true) || flag.default || flag.variants.is_some() => {
+            (None, None) if global(flag) || flag.default || flag.variants.is_some() => {
                 let word = if flag.variants.is_some() {
                     Reason::Split
-                } else if flag.enabled == Some(true) {
+                } else if global(flag) {
                     Reason::Global
                 } else {
                     Reason::Default
@@ -286,10 +289,21 @@ impl Walk<'_> {
             | Reason::Schedule
             | Reason::Prerequisite => "on",
             Reason::IdentityUnknown => "some",
+            // Who asks for nobody in particular has no attributes either.
+            _ if answer.line > Line::Allowlist && !flag.rules.is_empty() => "some",
             _ if answer.enabled => "on",
             _ => "off",
         }
     }
+}
+
+/// Whether `enabled: true` alone puts a flag on.
+fn global(flag: &Flag) -> bool {
+    flag.enabled == Some(true) && flag.flag_type != FlagType::Targeted
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

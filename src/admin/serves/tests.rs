@@ -110,6 +110,30 @@ fn flag_is_told_by_the_line_that_decides() {
             "f: { type: gradual, enabled: true, start_date: \"2026-07-22T00:00:00Z\", gradual_increment: 2.5 }",
             "both | gradual 25 | 25",
         ),
+        (
+            "f: { type: boolean, enabled: true, beta_users: [a] }",
+            "new | global | 100",
+        ),
+        (
+            "f: { type: percentage, percentage: 5, beta_users: [a, b] }",
+            "both | 2 beta users, else percent 5 | -",
+        ),
+        (
+            "f: { type: targeted, enabled: true, rules: [ { type: property, conditions: { plan: [pro] } } ] }",
+            "both | 1 rule, else default | -",
+        ),
+        (
+            "f: { type: boolean, enabled: true, beta_users: [a], rules: [ { type: property, conditions: { plan: [pro] }, value: false } ] }",
+            "both | 1 beta user, 1 rule, else global | -",
+        ),
+        (
+            "f: { type: variant, variants: { control: { weight: 1 } } }",
+            "new | split | 100",
+        ),
+        (
+            "f: { type: boolean, enabled: true, prerequisites: [ { flag: g } ] }, g: { type: boolean, enabled: false }",
+            "legacy | prerequisite | 0",
+        ),
     ] {
         assert_eq!(line(&told("flag: f", flag, &[], KillBits::NONE)), expected, "{flag}");
     }
