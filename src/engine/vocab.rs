@@ -2,7 +2,6 @@
 //!
 //! Pure. Nothing here decides anything; each type only makes an illegal value impossible to hold.
 
-use std::borrow::Borrow;
 use std::fmt::{self, Write as _};
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -111,13 +110,6 @@ macro_rules! key {
             /// The text as written.
             #[must_use]
             pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        // Equality, order and hash are those of the text, as the trait asks.
-        impl Borrow<str> for $name {
-            fn borrow(&self) -> &str {
                 &self.0
             }
         }

@@ -10,6 +10,7 @@ pub mod kills;
 pub mod model;
 pub mod operators;
 pub mod origin;
+mod places;
 pub mod schedule;
 pub mod semver;
 pub mod subjects;
@@ -17,10 +18,9 @@ pub mod targeting;
 pub mod variants;
 pub mod window;
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::collections::BTreeSet;
 
-use crate::engine::vocab::{FlagKey, Revision};
+use crate::engine::vocab::Revision;
 
 pub use asked::Asked;
 pub use attributes::{Attribute, Attributes, Context, NoAttributes};
@@ -29,6 +29,7 @@ pub use evaluate::{Evaluation, Line, RuleIndex};
 pub use kills::FlagKills;
 pub use model::Flag;
 use model::Prerequisite;
+use places::Places;
 use targeting::{Rule, Segment};
 pub use variants::{FlagValue, VariantIndex};
 
@@ -49,7 +50,7 @@ impl FlagRef {
 pub struct Flags {
     list: Box<[Flag]>,
     /// Where each key stands: asked by key, a flag is one look at a table away and not ten at keys all over memory.
-    places: HashMap<FlagKey, FlagRef, BuildHasherDefault<DefaultHasher>>,
+    places: Places,
     segments: Box<[Segment]>,
     system_enabled: bool,
     revision: Revision,
@@ -65,9 +66,8 @@ impl Flags {
         list.dedup_by(|a, b| a.key == b.key);
         // A reference is 32 bits wide; so many flags do not fit into memory.
         list.truncate(u32::MAX as usize);
-        let places = list.iter().zip(0..).map(|(flag, at)| (flag.key.clone(), FlagRef(at)));
         let mut flags = Self {
-            places: places.collect(),
+            places: Places::new(list.iter().map(|flag| flag.key.as_str())),
             list: list.into(),
             segments: Box::default(),
             system_enabled,
@@ -165,7 +165,8 @@ impl Flags {
     /// The flag of this key.
     #[must_use]
     pub fn find(&self, key: &str) -> Option<FlagRef> {
-        self.places.get(key).copied()
+        let is_at = |at| self.at(FlagRef(at)).is_some_and(|flag| flag.key.as_str() == key);
+        self.places.find(key, is_at).map(FlagRef)
     }
 
     /// The flag at a position that [`Flags::find`] or [`Flags::iter`] of the same flags gave.
