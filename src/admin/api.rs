@@ -16,7 +16,7 @@ use super::asked::{EMERGENCY, reason, resolve, unknown};
 use super::dto::{Divergences, Fault, KillRequest, Killed, Readiness, RearmRequest, Rearmed, State as Ready, Status};
 use super::refusal::Refusal;
 use super::room::{self, Json, May, Metrics, Name, Query, Read, Rearm, Room};
-use super::{alias, audit, flags, freeze, readiness, status};
+use super::{alias, audit, flag_file, flags, freeze, readiness, status};
 use crate::config::Role;
 use crate::control::{Kind, RearmError};
 use crate::engine::guard::KillTarget;
@@ -49,6 +49,7 @@ pub(super) fn router(room: &Arc<Room>) -> Router {
         .route("/api/features/{name}/toggle", post(alias::toggle))
         .route("/api/v1/routes/{name}/kill", post(kill_route))
         .route("/api/v1/routes/{name}/rearm", post(rearm_route))
+        .route("/api/v1/flag-file", get(flag_file::show))
         .route("/api/v1/feature-flags", get(flags::list).post(flags::create))
         .route(
             "/api/v1/feature-flags/{name}",

@@ -14,6 +14,7 @@ mod asked;
 mod audit;
 mod body;
 pub mod dto;
+mod flag_file;
 mod flags;
 mod freeze;
 mod gate;

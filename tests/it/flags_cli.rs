@@ -9,19 +9,19 @@ async fn flags(arguments: &[&str]) -> Finished {
 }
 
 /// An instance whose one route asks `NEW_SHOP`.
-async fn shop(features: &str) -> (Instance, [Backend; 2]) {
+pub async fn shop(features: &str) -> (Instance, [Backend; 2]) {
     let (legacy, new) = (Backend::saying("legacy").await, Backend::saying("new").await);
     let plan = Plan::new(&legacy, &new).route("flag: NEW_SHOP\n").features(features);
     (Instance::start(&plan).await, [legacy, new])
 }
 
-async fn side(instance: &Instance, shopper: &str) -> String {
+pub async fn side(instance: &Instance, shopper: &str) -> String {
     let answer = get(instance.address, "/", &[("x-shopper-id", shopper)]).await;
     answer.text().to_owned()
 }
 
 /// What a verb said, after it ended well.
-async fn done(instance: &Instance, arguments: &[&str]) -> String {
+pub async fn done(instance: &Instance, arguments: &[&str]) -> String {
     let done = instance.ask(arguments).await;
     assert_eq!((done.code, &*done.stderr), (0, ""), "{arguments:?}: {done:?}");
     done.stdout

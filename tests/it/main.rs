@@ -16,6 +16,7 @@ mod drain;
 mod failover;
 mod faults;
 mod flags;
+mod flags_apply;
 mod flags_cli;
 mod framing;
 mod guard;

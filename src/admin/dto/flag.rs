@@ -67,6 +67,17 @@ pub struct Changed {
     pub warnings: Vec<String>,
 }
 
+/// The answer of `GET /api/v1/flag-file`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlagFile {
+    /// The number of the last change of any flag at run time.
+    pub revision: u64,
+    /// The environment in which this holds.
+    pub environment: String,
+    /// What all sources together say, as a flag file in YAML: every member once, whoever said it.
+    pub text: String,
+}
+
 /// One page of a flag's changes at run time, newest first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct History {

@@ -17,7 +17,7 @@ pub use action::{
 };
 pub use audit::{Audit, AuditRecord, Verified};
 pub use divergence::{Diverged, Divergences, Place};
-pub use flag::{Changed, Finding, Flag, Flags, History, Member, PastChange};
+pub use flag::{Changed, Finding, Flag, FlagFile, Flags, History, Member, PastChange};
 pub use problem::{Fault, Problem};
 pub use readiness::{Readiness, Reason, State};
 pub use status::{

@@ -3,10 +3,14 @@
 //! Every verb has a file of its own, those that change one flag share `change`; `named` is how a flag is named. What a change
 //! means belongs to the instance.
 
+mod apply;
 mod change;
+mod declared;
 mod edit;
+mod export;
 mod import;
 mod list;
+mod members;
 mod named;
 mod show;
 
@@ -34,8 +38,16 @@ pub(super) enum FlagsVerb {
     Disable(edit::DisableArgs),
     /// Set members of a flag, as the flag file writes them
     Set(edit::SetArgs),
+    /// Put subjects on the list of those who alone are on
+    Allow(members::ListedArgs),
+    /// Put subjects on the list of those who never are on
+    Deny(members::ListedArgs),
     /// Take back all that was said about a flag at run time
     Delete(edit::DeleteArgs),
+    /// Print the flags of an instance as a flag file
+    Export(export::ExportArgs),
+    /// Make an instance's flags what a file declares
+    Apply(apply::ApplyArgs),
     /// Make a flag file of another system's flags, and say what does not mean the same
     Import(import::ImportArgs),
 }
@@ -50,7 +62,11 @@ impl FlagsVerb {
             Self::Enable(args) => args.execute(),
             Self::Disable(args) => args.execute(),
             Self::Set(args) => args.execute(),
+            Self::Allow(args) => args.allow(),
+            Self::Deny(args) => args.deny(),
             Self::Delete(args) => args.execute(),
+            Self::Export(args) => args.execute(),
+            Self::Apply(args) => args.execute(),
             Self::Import(args) => args.execute(),
         }
     }
