@@ -12,6 +12,7 @@ mod diff;
 mod divergences;
 mod explain;
 mod flags;
+mod freeze;
 mod kill;
 mod run;
 mod schema;
@@ -54,6 +55,10 @@ enum Verb {
     Rearm(kill::RearmArgs),
     /// Take back a flag's last change
     Rollback(flags::RollbackArgs),
+    /// Let nothing put more subjects on new: no change, no schedule, no re-arm
+    Freeze(freeze::FreezeArgs),
+    /// Lift a freeze
+    Unfreeze(freeze::FreezeArgs),
     /// Show who is served by whom, what is killed, and what the judges have seen
     Status(status::StatusArgs),
     /// Show the last exchanges whose two answers differed
@@ -142,6 +147,8 @@ pub fn main(demo: impl FnOnce(bool) -> ExitCode) -> ExitCode {
         Verb::Kill(args) => args.execute(),
         Verb::Rearm(args) => args.execute(),
         Verb::Rollback(args) => args.execute(),
+        Verb::Freeze(args) => args.freeze(),
+        Verb::Unfreeze(args) => args.unfreeze(),
         Verb::Status(args) => args.execute(),
         Verb::Divergences(args) => args.execute(),
         Verb::Run(args) => args.execute(),

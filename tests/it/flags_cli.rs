@@ -219,6 +219,67 @@ async fn what_is_refused_says_why_and_ends_with_its_code() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn freeze_lets_nothing_raise_until_it_is_lifted() {
+    let (instance, _backends) = shop("features:\n  NEW_SHOP: { type: percentage, percentage: 10 }\n").await;
+    let frozen = done(&instance, &["freeze", "--flag", "NEW_SHOP", "--reason", "sale today"]).await;
+    assert!(
+        frozen.starts_with("flag NEW_SHOP is frozen: nothing puts more"),
+        "{frozen}"
+    );
+    let again = done(&instance, &["freeze", "--flag", "NEW_SHOP", "--reason", "sale today"]).await;
+    assert!(again.starts_with("flag NEW_SHOP is frozen already\n"), "{again}");
+    let raised = instance
+        .ask(&["flags", "enable", "NEW_SHOP", "--percentage", "50"])
+        .await;
+    assert!(raised.code == 1 && raised.stderr.contains("frozen"), "{raised:?}");
+    done(&instance, &["flags", "set", "NEW_SHOP", "percentage=5"]).await;
+    let status = done(&instance, &["status"]).await;
+    assert!(
+        status.contains("flag NEW_SHOP is frozen since") && status.contains("by tester: sale today"),
+        "{status}"
+    );
+    assert!(
+        status.contains("understudy unfreeze --flag NEW_SHOP --reason TEXT"),
+        "{status}"
+    );
+
+    let lifted = done(
+        &instance,
+        &[
+            "unfreeze",
+            "--flag",
+            "NEW_SHOP",
+            "--reason",
+            "sale over",
+            "--output",
+            "json",
+        ],
+    )
+    .await;
+    let lifted: serde_json::Value = serde_json::from_str(&lifted).unwrap();
+    assert_eq!((&lifted["frozen"], &lifted["changed"]), (&false.into(), &true.into()));
+    done(&instance, &["flags", "enable", "NEW_SHOP", "--percentage", "50"]).await;
+    for all in [
+        &["freeze", "--all", "--reason", "x"][..],
+        &["unfreeze", "--all", "--reason", "x"],
+        &["freeze", "--route", "shop", "--reason", "x"],
+    ] {
+        done(&instance, all).await;
+    }
+    for (arguments, said) in [
+        (
+            &["freeze", "--flag", "NEW_SHP", "--reason", "x"][..],
+            "did you mean `NEW_SHOP`?",
+        ),
+        (&["freeze", "--all"], "no reason"),
+        (&["freeze", "--reason", "x"], "--all"),
+    ] {
+        let refused = instance.ask(arguments).await;
+        assert!(refused.code == 2 && refused.stderr.contains(said), "{refused:?}");
+    }
+}
+
 #[tokio::test]
 async fn s0_24_catalogue_is_imported_without_naming_a_file() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 //! Pure.
 
 use super::{Colour, counted, number, requests, shortened, span};
-use crate::admin::dto::{Counts, KILL_SWITCH, Kill, Route, State, Status, Store, TargetKind};
+use crate::admin::dto::{Counts, Freeze, KILL_SWITCH, Kill, Route, State, Status, Store, TargetKind};
 
 /// What happened within so many seconds goes on.
 const NOW_S: i64 = 600;
@@ -100,6 +100,7 @@ pub(super) fn headlines(status: &Status) -> Vec<Headline> {
         add(Level::Alarm, unstored(&status.store));
     }
     found.extend(status.kills.iter().map(|kill| killed(kill, status)));
+    found.extend(status.freezes.iter().map(|freeze| frozen(freeze, &status.at)));
     for route in status.routes.iter().filter(|route| route.held.count > 0) {
         let (subjects, name) = (counted(route.held.count as u64, "subject"), &route.name);
         let headline = Headline::of(Level::Look, format!("{subjects} held on legacy on route {name}"));
@@ -171,6 +172,23 @@ fn unstored(store: &Store) -> String {
         (None, None) => ": the disk does not answer".to_owned(),
     };
     format!("{kills} in force NOT IN THE STATE FILE ({journal}){why}")
+}
+
+/// What nobody may put more subjects on, and how that ends.
+fn frozen(freeze: &Freeze, at: &str) -> Headline {
+    let since = span(&freeze.since, at);
+    let reason = shortened(&freeze.reason, REASON);
+    let text = format!(
+        "{} is frozen since {since} by {}: {reason}",
+        freeze.target, freeze.actor
+    );
+    let name = freeze.target.name.as_deref().unwrap_or_default();
+    let what = match freeze.target.kind {
+        TargetKind::Flag => format!("--flag {name}"),
+        TargetKind::Route => format!("--route {name}"),
+        TargetKind::All | TargetKind::Subject => "--all".to_owned(),
+    };
+    Headline::of(Level::Look, text).then(format!("understudy unfreeze {what} --reason TEXT"))
 }
 
 fn killed(kill: &Kill, status: &Status) -> Headline {
