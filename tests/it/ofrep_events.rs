@@ -11,6 +11,9 @@ use crate::support::{Backend, Plan, Sidecar, Socket, get, post, sha256};
 const OFF: &str = "features:\n  shop: { type: boolean, enabled: false }\n";
 const ON: &str = "features:\n  shop: { type: boolean, enabled: true }\n";
 
+/// How long an event may take, beside which the stream is kept alive for ever.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Opens a stream and reads its beginning.
 async fn listen(sidecar: &Sidecar, uri: &str, headers: &str) -> Socket {
     let mut stream = Socket::connect(sidecar.ofrep()).await;
@@ -29,12 +32,15 @@ async fn line(stream: &mut Socket) -> String {
 
 /// The next event, beside the lines that only keep the stream alive.
 async fn event(stream: &mut Socket) -> String {
-    loop {
-        let line = line(stream).await;
-        if !line.starts_with(':') {
-            return line;
+    let event = async {
+        loop {
+            let line = line(stream).await;
+            if !line.starts_with(':') {
+                return line;
+            }
         }
-    }
+    };
+    tokio::time::timeout(PATIENCE, event).await.expect("an event")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
