@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use crate::admin;
 use crate::config::{Address, Config, Workers};
 use crate::control::source::{Before, Read, Source};
+use crate::control::statistics::Keeper;
 use crate::control::{Actor, Control, Parts, publish};
 use crate::engine::guard::KillSet;
 use crate::engine::ruleset::edit::RuntimeLayers;
@@ -106,6 +107,7 @@ pub struct App {
     workers: Vec<JoinHandle<()>>,
     behind: Vec<JoinHandle<()>>,
     background: Option<Runtime>,
+    statistics: Arc<Keeper>,
     warnings: Vec<Problem>,
 }
 
@@ -306,6 +308,8 @@ pub fn start_with(options: Options, mut inherited: Inherited) -> Result<App, Sta
     }
     .start(shares)?;
     background.spawn_task("judge", review::judge::run(Arc::clone(&live)));
+    let statistics = Keeper::start(Arc::clone(&live), &first.state_path);
+    background.spawn_task("statistics", Arc::clone(&statistics).run());
     background.spawn_task("metrics upkeep", upkeep(Arc::clone(&live)));
     let sdks = Sdks {
         control: &control,
@@ -377,6 +381,7 @@ pub fn start_with(options: Options, mut inherited: Inherited) -> Result<App, Sta
         workers: threads,
         behind,
         background: Some(background),
+        statistics,
         warnings,
     };
     Ok(app)
@@ -466,6 +471,8 @@ impl App {
         self.control.live().intake.close();
         join_within(review, GRACE);
         if let Some(background) = self.background.take() {
+            // What is not kept in time is lost, and only statistics.
+            let _ = background.block_on(async { tokio::time::timeout(GRACE, self.statistics.keep()).await });
             background.block_on(self.control.close(GRACE));
             background.shutdown_timeout(GRACE);
         }

@@ -64,6 +64,7 @@ pub(super) fn router(room: &Arc<Room>) -> Router {
         .route("/api/v1/feature-flags/{name}/rearm", post(rearm_flag))
         .route("/api/v1/targets/{name}/kill", post(kill_named))
         .route("/api/v1/targets/{name}/rearm", post(rearm_named))
+        .merge(super::usage::routes())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .with_state(Arc::clone(room))

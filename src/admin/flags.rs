@@ -445,7 +445,7 @@ pub(super) fn known(room: &Room, name: &str) -> Result<FlagKey, Refusal> {
     key.filter(defined).ok_or_else(|| unknown(room, name))
 }
 
-fn unknown(room: &Room, name: &str) -> Refusal {
+pub(super) fn unknown(room: &Room, name: &str) -> Refusal {
     let snapshot = room.control.live().snapshot();
     let rules = snapshot.as_deref().map(|snapshot| &snapshot.rules);
     let defined = rules

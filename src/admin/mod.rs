@@ -25,5 +25,6 @@ mod room;
 mod server;
 mod serves;
 mod status;
+mod usage;
 
 pub use server::{Door, serve};

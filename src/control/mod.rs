@@ -8,6 +8,7 @@ mod controller;
 mod edit;
 pub mod publish;
 pub mod source;
+pub mod statistics;
 mod writer;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

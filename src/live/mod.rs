@@ -16,6 +16,7 @@ pub mod remote;
 pub mod service;
 pub mod snapshot;
 pub mod tally;
+pub mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -38,6 +39,7 @@ use remote::RemoteTally;
 use service::ServiceTally;
 use snapshot::{Registry, Snapshot};
 use tally::WorkerTally;
+use usage::Usages;
 
 /// Everything that workers, judges and operators share.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub struct Live {
     pub health: Health,
     /// When counters last rose.
     pub recent: Recent,
+    /// How often flags were asked, by the hour.
+    pub usage: Usages,
     /// Counters of the control plane.
     pub exporter: Exporter,
     /// What is counted of those who ask for flags themselves.
@@ -92,6 +96,7 @@ impl Live {
             registry: Registry::new(producers),
             health: Health::default(),
             recent: Recent::default(),
+            usage: Usages::default(),
             exporter: Exporter::default(),
             remote: RemoteTally::default(),
             workers: (0..workers).map(|_| Arc::default()).collect(),

@@ -205,6 +205,14 @@ impl Registry {
             .collect()
     }
 
+    /// Shows every flag seen so far with its counters, in no order.
+    pub fn each_flag(&self, mut show: impl FnMut(&str, &[FlagTally])) {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, tallies) in &inner.flags {
+            show(key, tallies);
+        }
+    }
+
     /// Every flag seen so far with its counters, by key.
     #[must_use]
     pub fn flags(&self) -> Vec<(String, Arc<[FlagTally]>)> {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::engine::identity::Nobody;
+use crate::engine::stats::usage::Counts;
 use crate::engine::vocab::{Reason, Side};
 
 /// A set of counters labelled by the members of a closed enum.
@@ -499,8 +500,37 @@ pub struct RouteTally {
 pub struct FlagTally {
     /// Evaluations that answered off, on.
     pub results: [Counter; 2],
+    /// Of these, the evaluations that the percentage decided.
+    pub by_percent: [Counter; 2],
     /// Evaluations of a flag that no source defines.
     pub missing: Counter,
+}
+
+impl FlagTally {
+    /// Counts one evaluation.
+    pub fn book(&self, enabled: bool, reason: Reason) {
+        if reason == Reason::FlagNotFound {
+            self.missing.add();
+            return;
+        }
+        self.results[usize::from(enabled)].add();
+        if matches!(reason, Reason::Percent | Reason::PercentMiss) {
+            self.by_percent[usize::from(enabled)].add();
+        }
+    }
+
+    /// The evaluations so far, but those of a flag that no source defines.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        // The parts first: read the other way round, a part could be more than its whole.
+        let [missed, hit] = [self.by_percent[0].value(), self.by_percent[1].value()];
+        Counts {
+            off: self.results[0].value(),
+            on: self.results[1].value(),
+            missed,
+            hit,
+        }
+    }
 }
 
 /// What one worker counts apart from routes.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::stage::{Stage, Worker};
 use crate::engine::decide::{Checks, Decision};
-use crate::engine::vocab::{ExchangeId, Reason, Side, SubjectHash};
+use crate::engine::vocab::{ExchangeId, Side, SubjectHash};
 use crate::live::tally::{Label as _, Made};
 use crate::telemetry::clock;
 use crate::telemetry::logs::DECISIONS;
@@ -25,11 +25,7 @@ pub(super) fn book(stage: &Stage<'_>, decision: &Decision) {
     tally.reasons.add(decision.reason);
     for check in decision.checks.iter() {
         if let Some(flag) = stage.snapshot.flag_tallies.get(check.flag.index()) {
-            if check.reason == Reason::FlagNotFound {
-                flag[shard].missing.add();
-            } else {
-                flag[shard].results[usize::from(check.enabled)].add();
-            }
+            flag[shard].book(check.enabled, check.reason);
         }
     }
 }

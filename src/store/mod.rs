@@ -15,6 +15,7 @@ mod journal;
 mod layers;
 mod record;
 mod sqlite;
+mod statistics;
 mod threads;
 
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use handle::{Asked, StoreHandle};
 pub use record::{
     AuditEntry, AuditRecord, FreezeChange, KillChange, LayerChange, Origin, PastChange, RampMark, WayBack, freeze_text,
 };
+pub use statistics::{Statistics, path_for as statistics_path};
 pub use threads::open;
 
 /// How long the answer to a kill may wait for the disk.

@@ -50,5 +50,6 @@ mod tls;
 mod tls_out;
 mod tunnels;
 mod two;
+mod usage;
 mod verbs;
 mod when_off;

@@ -11,6 +11,7 @@ mod flag;
 mod problem;
 mod readiness;
 mod status;
+mod usage;
 
 pub use action::{
     FreezeRequest, Frozen, KillRequest, Killed, RearmRequest, Rearmed, RollbackRequest, Target, TargetKind,
@@ -24,3 +25,4 @@ pub use status::{
     Budget, Compared, Copied, Counts, Evidence, Freeze, Guard, Held, KILL_SWITCH, Kill, Last, Latency, PerSide,
     PlaceCount, Process, Route, Rules, Serves, Status, Store, Traffic,
 };
+pub use usage::{Analytics, Distribution, Hour};

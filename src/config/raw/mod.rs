@@ -106,8 +106,8 @@ record! {
 record! {
     /// What survives a restart.
     pub struct State {
-        /// The state file; `<path>.kills` beside it holds kills that could not be stored in it. Relative paths count from
-        /// the working directory.
+        /// The state file; `<path>.kills` beside it holds kills that could not be stored in it, `<path>.stats` how often flags
+        /// were asked. Relative paths count from the working directory.
         path: FilePath = "understudy.db",
     }
 }

@@ -4,3 +4,4 @@
 //! used; what a value of evidence leads to is decided by whoever asks.
 
 pub mod proportions;
+pub mod usage;
