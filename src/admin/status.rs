@@ -19,6 +19,7 @@ use crate::engine::compare::Severity;
 use crate::engine::guard::{self, BudgetState, BudgetStatus, KillTarget, RouteStatus, Tolerance};
 use crate::engine::ruleset::freeze::FreezeTarget;
 use crate::engine::ruleset::{self, route::Switch};
+use crate::engine::stats::stale::Stale;
 use crate::engine::vocab::{FlagKey, Reason, RouteKey, Side};
 use crate::live::divergences::Diverged;
 use crate::live::health;
@@ -94,6 +95,7 @@ pub(super) fn status(room: &Room) -> Status {
                 since: instant(of.at_unix_ms),
             })
             .collect(),
+        stale_flags: stale_flags(live),
         store: store(&facts.store, live.health.state_unreadable()),
         process: process(live, snapshot.as_deref()),
     }
@@ -111,6 +113,11 @@ pub(super) fn frozen(target: &FreezeTarget) -> Target {
         name,
         subject: None,
     }
+}
+
+fn stale_flags(live: &Live) -> Counts {
+    let counts = Stale::ALL.map(|stale| (stale.as_str().to_owned(), live.stale.count(stale) as u64));
+    counts.into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
 /// An instant as the API writes it.

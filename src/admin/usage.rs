@@ -3,13 +3,14 @@
 //! In: counters, merged when somebody asks. Out: `dto` values. Numbers are at most as old as the question.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{OriginalUri, State};
 use axum::routing::get;
 use axum::{Json as Answer, Router};
 use jiff::Timestamp;
 
-use super::dto::{Analytics, Distribution, Fault, Hour};
+use super::dto::{Analytics, Distribution, Fault, Hour, StaleFlag, StaleFlags};
 use super::flags;
 use super::refusal::Refusal;
 use super::room::{May, Name, Query, Read, Room};
@@ -17,17 +18,25 @@ use super::status::instant;
 use crate::engine::ruleset::problem::quote;
 use crate::engine::stats::usage::{HOUR_MS, KEPT_HOURS, Usage};
 use crate::engine::vocab::FlagKey;
-use crate::live::Live;
+use crate::live::{self, Live};
 use crate::telemetry::clock;
 
 /// What is told of where nobody says for how long.
 const DEFAULT_HOURS: i64 = 24;
+
+/// Stale flags on a page when nobody says how many, and the most.
+const PAGE: usize = 100;
+const LARGEST_PAGE: u64 = 1_000;
+
+/// The longest time that a flag may be asked to be stale for.
+const MOST_DAYS: u64 = 3_650;
 
 type Shared = State<Arc<Room>>;
 
 /// The paths.
 pub(super) fn routes() -> Router<Arc<Room>> {
     Router::new()
+        .route("/api/v1/feature-flags/stale", get(stale))
         .route("/api/v1/feature-flags/{name}/analytics", get(analytics))
         .route("/api/v1/feature-flags/{name}/stats", get(analytics))
 }
@@ -47,6 +56,47 @@ async fn analytics(
         Some(usage) => Ok(Answer(told(live, &name, &usage, period, now))),
         None => Err(flags::unknown(&room, &name)),
     }
+}
+
+async fn stale(
+    State(room): Shared,
+    _: May<Read>,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Answer<StaleFlags>, Refusal> {
+    let query = Query::read(uri.query(), &["after", "days", "limit"])?;
+    let limit = query.number("limit", LARGEST_PAGE)?.map_or(PAGE, |n| n as usize);
+    let days = query.number("days", MOST_DAYS)?;
+    let live = room.control.live();
+    let Some(snapshot) = live.snapshot() else {
+        return Err(Refusal::new(Fault::NotFound, "no rules are in force yet", "ask again"));
+    };
+    let after = days.map_or(snapshot.stale_after, |days| Duration::from_secs(days * 86_400));
+    let after_ms = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
+    let all = live::stale::stale(live, &snapshot, clock::unix_ms(), after_ms);
+    let begins = |flag: &str| query.text("after").is_none_or(|after| flag > after);
+    let items = all.iter().filter(|stale| begins(stale.flag.as_str())).map(|found| {
+        let owner = snapshot
+            .rules
+            .flag(&found.flag)
+            .and_then(|flag| flag.about.owner.clone());
+        StaleFlag {
+            flag: found.flag.to_string(),
+            reason: found.verdict.stale.as_str().to_owned(),
+            since: instant(found.verdict.since_ms),
+            owner,
+            remedy: found.verdict.stale.remedy().to_owned(),
+        }
+    });
+    let mut items: Vec<StaleFlag> = items.collect();
+    // A flag that stands there twice is on one page.
+    let end = (limit..items.len()).find(|at| items[*at].flag != items[at - 1].flag);
+    let next = end.and_then(|end| items[..end].last()).map(|last| last.flag.clone());
+    items.truncate(end.unwrap_or(items.len()));
+    Ok(Answer(StaleFlags {
+        items,
+        next,
+        after_days: after.as_secs() / 86_400,
+    }))
 }
 
 fn told(live: &Live, name: &str, usage: &Usage, (from, to): (i64, i64), now: i64) -> Analytics {

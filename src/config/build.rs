@@ -48,6 +48,7 @@ pub(super) fn build(
         handover: raw.handover.socket.map(|socket| socket.0),
         admin: admin?,
         ofrep: ofrep?,
+        flags_stale_after: raw.flags.stale_after.0,
         flags_file: path_at(raw.flags.file),
         state_path: raw.state.path.0,
         capture,

@@ -63,6 +63,8 @@ pub struct Config {
     pub ofrep: Ofrep,
     /// The flag file and where the configuration names it.
     pub flags_file: Option<At<PathBuf>>,
+    /// How long a flag may not change before it is stale.
+    pub flags_stale_after: Duration,
     /// The state file.
     pub state_path: PathBuf,
     /// How much of bodies is kept.

@@ -97,6 +97,7 @@ pub fn publish(live: &Live, config: &Config, rules: Ruleset) {
         },
         trusted_proxies: config.trusted_proxies.clone().map(Vec::into_boxed_slice),
         via: config.via,
+        stale_after: config.flags_stale_after,
         served_by: config.served_by,
         log_threshold: config.logs.decisions.buckets(),
         log_clear: config.logs.subject == SubjectLog::Clear,

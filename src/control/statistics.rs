@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
+use crate::engine::stats::stale::Stale;
 use crate::engine::stats::usage::hour_of;
 use crate::live::Live;
+use crate::live::stale::{self, StaleFlag};
 use crate::store::{Statistics, StoreError};
 use crate::telemetry::clock;
 
@@ -44,14 +46,14 @@ impl Keeper {
         Arc::new(Self { live, statistics })
     }
 
-    /// Looks at the counters for ever, and keeps what they say.
+    /// Looks at the counters and for stale flags for ever, and keeps what they say.
     pub async fn run(self: Arc<Self>) {
         let mut interval = tokio::time::interval(LOOK_EVERY);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut looks, mut refused) = (0_u32, false);
         loop {
             interval.tick().await;
-            self.live.usage.look(&self.live.registry, clock::unix_ms());
+            self.look_for_stale(clock::unix_ms());
             looks = (looks + 1) % LOOKS_PER_PORTION;
             if looks != 0 {
                 continue;
@@ -65,6 +67,31 @@ impl Keeper {
                 _ => {}
             }
             refused = kept.is_err();
+        }
+    }
+
+    /// Tells of each flag that has become stale since the look before.
+    fn look_for_stale(&self, now: i64) {
+        let Some(snapshot) = self.live.snapshot() else { return };
+        let after = snapshot.stale_after;
+        let after_ms = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
+        let days = after.as_secs() / 86_400;
+        for StaleFlag { flag, verdict } in self
+            .live
+            .stale
+            .take_over(&stale::stale(&self.live, &snapshot, now, after_ms))
+        {
+            let word = match verdict.stale {
+                Stale::AlwaysOff => "desabilitada",
+                Stale::AlwaysOn => "habilitada",
+                other => {
+                    tracing::warn!(event = "stale_flag", flag_name = %flag, reason = other.as_str(), "a flag is stale; {}", other.remedy());
+                    continue;
+                }
+            };
+            let reason = verdict.stale.as_str();
+            tracing::warn!(event = "stale_flag", flag_name = %flag, reason, "Flag '{flag}' sempre {word} por {days} dias");
+            tracing::warn!(event = "stale_flag", flag_name = %flag, reason, "Considere remover a flag '{flag}' ou verificar a sua configuração");
         }
     }
 

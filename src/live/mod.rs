@@ -15,6 +15,7 @@ pub mod recent;
 pub mod remote;
 pub mod service;
 pub mod snapshot;
+pub mod stale;
 pub mod tally;
 pub mod usage;
 
@@ -38,6 +39,7 @@ use recent::Recent;
 use remote::RemoteTally;
 use service::ServiceTally;
 use snapshot::{Registry, Snapshot};
+use stale::Staleness;
 use tally::WorkerTally;
 use usage::Usages;
 
@@ -63,6 +65,8 @@ pub struct Live {
     pub recent: Recent,
     /// How often flags were asked, by the hour.
     pub usage: Usages,
+    /// Which flags were stale at the last look.
+    pub stale: Staleness,
     /// Counters of the control plane.
     pub exporter: Exporter,
     /// What is counted of those who ask for flags themselves.
@@ -97,6 +101,7 @@ impl Live {
             health: Health::default(),
             recent: Recent::default(),
             usage: Usages::default(),
+            stale: Staleness::default(),
             exporter: Exporter::default(),
             remote: RemoteTally::default(),
             workers: (0..workers).map(|_| Arc::default()).collect(),

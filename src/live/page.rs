@@ -14,6 +14,7 @@ use super::tally::{
     NotCompared, RouteTally, RunFailure, Skipped, StatusClass, TlsVersion, TunnelEnd, Unidentified,
 };
 use crate::engine::guard::KillTarget;
+use crate::engine::stats::stale::Stale;
 use crate::engine::vocab::{Reason, Side};
 use crate::telemetry::{logs, names, spawn};
 
@@ -345,6 +346,10 @@ fn process(page: &mut Page, live: &Live) {
         }
     }
     replicas(page, live);
+    page.family(names::STALE);
+    for stale in Stale::ALL {
+        page.sample(names::STALE, &[("reason", stale.as_str())], live.stale.count(stale));
+    }
     page.family(names::KILLED);
     let killed: Vec<KillTarget> = live
         .kills

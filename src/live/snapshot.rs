@@ -115,6 +115,8 @@ pub struct Snapshot {
     pub log_clear: bool,
     /// What the access log tells.
     pub access: Access,
+    /// How long a flag may not change before it is stale.
+    pub stale_after: Duration,
     /// Per flag of `rules` and producer.
     pub flag_tallies: Vec<Arc<[FlagTally]>>,
 }

@@ -129,7 +129,7 @@ impl Asking {
             tally.errors.add(Remote::TargetingKeyMissing);
         }
         if let Some(counted) = self.snapshot.flag_tallies.get(at.index()) {
-            counted[self.live.shadow_shard()].results[usize::from(answer.enabled)].add();
+            counted[self.live.shadow_shard()].book(answer.enabled, answer.reason);
         }
         self.log(&record, answer.enabled, subject);
         Given {

@@ -59,6 +59,7 @@ names! {
     RULES_REVISION = gauge "understudy_rules_revision", "Number of the rules that serve.";
     RULES_REFUSED = gauge "understudy_rules_refused", "1 while the newest rules on disk are refused and older ones serve.";
     RELOADS = counter "understudy_reloads_total", "Reloads by result.";
+    STALE = gauge "understudy_flags_stale", "Flags that are stale, by why.";
     KILLED = gauge "understudy_killed", "1 for each kill in force.";
     HELD = gauge "understudy_subjects_held", "Subjects held on legacy.";
     UNSTORED = gauge "understudy_kills_unstored", "Kills in force that are not yet on disk.";

@@ -43,6 +43,7 @@ mod rest_freeze;
 mod scenario;
 mod shadow;
 mod sockets;
+mod stale;
 mod state;
 mod streaming;
 mod support;

@@ -25,4 +25,4 @@ pub use status::{
     Budget, Compared, Copied, Counts, Evidence, Freeze, Guard, Held, KILL_SWITCH, Kill, Last, Latency, PerSide,
     PlaceCount, Process, Route, Rules, Serves, Status, Store, Traffic,
 };
-pub use usage::{Analytics, Distribution, Hour};
+pub use usage::{Analytics, Distribution, Hour, StaleFlag, StaleFlags};

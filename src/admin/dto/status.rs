@@ -32,6 +32,9 @@ pub struct Status {
     pub routes: Vec<Route>,
     /// Requests that no route takes: legacy, uncopied.
     pub unrouted: Traffic,
+    /// Stale flags by why they are, at the last look.
+    #[serde(default)]
+    pub stale_flags: Counts,
     /// What is kept on disk.
     pub store: Store,
     /// The process.

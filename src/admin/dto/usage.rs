@@ -47,6 +47,32 @@ pub struct Distribution {
     pub decided: u64,
 }
 
+/// One page of `GET /api/v1/feature-flags/stale`, in the order of their names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaleFlags {
+    /// The flags; one that is stale for two reasons stands there twice.
+    pub items: Vec<StaleFlag>,
+    /// The value of `after` that gives the next page; `null` on the last.
+    pub next: Option<String>,
+    /// After how many days without a change a flag is stale.
+    pub after_days: u64,
+}
+
+/// A flag that has served its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaleFlag {
+    /// Its key.
+    pub flag: String,
+    /// `always_off`, `always_on`, `past_end` or `unused`.
+    pub reason: String,
+    /// Since when nothing changed, nobody asked, or its date is over.
+    pub since: String,
+    /// Who answers for it, if it says so.
+    pub owner: Option<String>,
+    /// What to do about it.
+    pub remedy: String,
+}
+
 /// One hour.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hour {

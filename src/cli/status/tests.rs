@@ -108,6 +108,7 @@ fn quiet() -> Status {
         kills: Vec::new(),
         routes: vec![quiet_route()],
         unrouted: Traffic::default(),
+        stale_flags: Counts::new(),
         store: Store::default(),
         process: Process {
             connections: 1_204,

@@ -100,6 +100,8 @@ record! {
         /// The flag file. With or without it, environment variables fill what it leaves out. Relative paths count from
         /// the working directory.
         file: Option<At<FilePath>>,
+        /// After this long always on, always off or unused, a flag is stale: told in the log, the metrics and the API.
+        stale_after: Timeout = "30d",
     }
 }
 

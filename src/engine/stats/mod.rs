@@ -4,4 +4,5 @@
 //! used; what a value of evidence leads to is decided by whoever asks.
 
 pub mod proportions;
+pub mod stale;
 pub mod usage;
