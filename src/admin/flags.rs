@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::dto::{self, Changed, Fault, Finding, History, Member};
 use super::refusal::Refusal;
 use super::room::{self, Body, May, Name, Query, Room};
-use super::status;
+use super::{status, whatif};
 use crate::control::{Edit, EditError, Edited, Expect, What};
 use crate::engine::explain;
 use crate::engine::flags::Flag;
@@ -270,6 +270,7 @@ pub(super) fn answered(room: &Room, key: &FlagKey, edited: Edited, dry_run: bool
         dry_run,
         flag,
         warnings: edited.warnings,
+        what_if: edited.what_if.map(whatif::told),
     };
     tagged(code, revision, &changed)
 }

@@ -26,5 +26,6 @@ mod server;
 mod serves;
 mod status;
 mod usage;
+mod whatif;
 
 pub use server::{Door, serve};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::whatif::WhatIf;
 use crate::engine::flags::Flag;
 use crate::engine::guard::KillTarget;
 use crate::engine::ruleset::edit::Stored;
@@ -191,6 +192,8 @@ pub struct Edited {
     pub changed: bool,
     /// What an operator should look at.
     pub warnings: Vec<String>,
+    /// Of a dry run that would change something: what it would do to requests as they came lately.
+    pub what_if: Option<WhatIf>,
 }
 
 /// Why a change was not done.

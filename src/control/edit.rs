@@ -10,6 +10,7 @@ use super::NEAR;
 use super::command::{Edit, EditError, Edited, What};
 use super::publish;
 use super::source::Before;
+use super::whatif::what_if;
 use super::writer::{Controller, Freezing, Pending, Prepared, blocking};
 use crate::engine::flags::Flag;
 use crate::engine::guard::KillSet;
@@ -121,6 +122,7 @@ impl Controller {
                 flag: defined(rules, &wish.flag),
                 changed: false,
                 warnings: Vec::new(),
+                what_if: None,
             });
         }
 
@@ -136,6 +138,7 @@ impl Controller {
             flag: defined(&next, &wish.flag),
             changed: true,
             warnings: told,
+            what_if: wish.dry_run.then(|| what_if(&self.live, &wish.flag, rules, &next)),
         };
         if wish.dry_run {
             return Ok(answer);

@@ -9,6 +9,7 @@ mod edit;
 pub mod publish;
 pub mod source;
 pub mod statistics;
+mod whatif;
 mod writer;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +32,8 @@ use crate::store::{
 use crate::telemetry::{clock, names, spawn};
 
 pub use command::{Actor, Edit, EditError, Edited, Expect, KillAck, Kind, NameError, RearmAck, RearmError, What};
+pub use whatif::{WhatIf, WouldMove};
+
 use source::{Files, Fingerprint, Source};
 
 /// The actor of every kill that a guard set.

@@ -165,7 +165,7 @@ fn horizon(config: &Config, spec: &RouteSpec) -> Duration {
     slowest.min(spec.shadow.timeout)
 }
 
-fn used(rules: &Ruleset, route: &Route) -> Uses {
+pub(super) fn used(rules: &Ruleset, route: &Route) -> Uses {
     fn key(switch: &Switch) -> Option<FlagKey> {
         match switch {
             Switch::Flag(key, _) => Some(key.clone()),

@@ -14,3 +14,4 @@ pub mod pairing;
 pub mod ruleset;
 pub mod stats;
 pub mod vocab;
+pub mod whatif;

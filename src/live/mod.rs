@@ -13,6 +13,7 @@ pub mod kills;
 pub mod page;
 pub mod recent;
 pub mod remote;
+pub mod requests;
 pub mod service;
 pub mod snapshot;
 pub mod stale;
@@ -37,6 +38,7 @@ use intake::Intake;
 use kills::Switchboard;
 use recent::Recent;
 use remote::RemoteTally;
+use requests::Requests;
 use service::ServiceTally;
 use snapshot::{Registry, Snapshot};
 use stale::Staleness;
@@ -71,6 +73,8 @@ pub struct Live {
     pub exporter: Exporter,
     /// What is counted of those who ask for flags themselves.
     pub remote: RemoteTally,
+    /// What was asked of each worker lately.
+    pub requests: Box<[Requests]>,
     /// Counters of each worker.
     pub workers: Box<[Arc<WorkerTally>]>,
     /// Counters of the replicas: legacy's, new's.
@@ -104,6 +108,7 @@ impl Live {
             stale: Staleness::default(),
             exporter: Exporter::default(),
             remote: RemoteTally::default(),
+            requests: (0..workers).map(|_| Requests::default()).collect(),
             workers: (0..workers).map(|_| Arc::default()).collect(),
             services: Default::default(),
             published: Notify::new(),

@@ -6,8 +6,12 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::stage::{Stage, Worker};
-use crate::engine::decide::{Checks, Decision};
+use crate::engine::decide::{Checks, Decision, Request, checks};
+use crate::engine::flags::Context;
+use crate::engine::ruleset::Route;
 use crate::engine::vocab::{ExchangeId, Side, SubjectHash};
+use crate::engine::whatif::Recent;
+use crate::live::requests::LONGEST;
 use crate::live::tally::{Label as _, Made};
 use crate::telemetry::clock;
 use crate::telemetry::logs::DECISIONS;
@@ -28,6 +32,28 @@ pub(super) fn book(stage: &Stage<'_>, decision: &Decision) {
             flag[shard].book(check.enabled, check.reason);
         }
     }
+}
+
+/// Keeps what a decision asks of a request, for whoever wants to know what other rules would do.
+pub(super) fn remember<'a, S>(stage: &Stage<'_>, asked: &Request<'a, S>, attributes: Option<&Context>)
+where
+    S: Iterator<Item = &'a str> + Clone,
+{
+    let Some(requests) = stage.worker.live.requests.get(stage.worker.shard) else {
+        return;
+    };
+    requests.keep(asked.now.monotonic, || {
+        let subjects = asked.subjects.clone().chain(asked.tenant);
+        let bytes: usize = subjects.map(str::len).sum();
+        (bytes + attributes.map_or(0, Context::bytes) <= LONGEST).then(|| Recent {
+            route: stage.route.key.clone(),
+            method: asked.method.clone(),
+            subjects: asked.subjects.clone().map(Into::into).collect(),
+            tenant: asked.tenant.map(Into::into),
+            attributes: attributes.cloned(),
+            exchange: asked.exchange,
+        })
+    });
 }
 
 /// Whether a subject's decisions are logged; a request for nobody is sampled by its exchange.
@@ -98,6 +124,37 @@ pub(super) fn log(
     if decision.shadow_inactive {
         tracing::info!(target: DECISIONS, event = "shadow_mode", tags = "FEATURE_FLAG", route, shopper_id = shopper, exchange,
             "shadow: inactive (flag off)");
+    }
+}
+
+impl Stage<'_> {
+    /// Counts the decision, and logs it for those subjects that are logged. `only`: the subject's hash, if there is one alone.
+    pub(super) fn book<'a, S>(
+        &self,
+        rules: &Route,
+        asked: &Request<'a, S>,
+        decision: &Decision,
+        only: Option<SubjectHash>,
+    ) where
+        S: Iterator<Item = &'a str> + Clone,
+    {
+        book(self, decision);
+        if self.snapshot.log_threshold == 0 {
+            return;
+        }
+        let mut anybody = false;
+        for subject in asked.subjects.clone() {
+            anybody = true;
+            let hash = only.unwrap_or_else(|| self.worker.live.hash(subject));
+            if is_logged(self, hash) {
+                let checks = checks(self.snapshot.rules.flags(), &rules.policy, asked, subject);
+                log(self, decision, &checks, Some((subject, hash)), asked.exchange);
+            }
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "the low half is the counter")]
+        if !anybody && is_logged(self, SubjectHash(asked.exchange.0 as u64)) {
+            log(self, decision, &decision.checks, None, asked.exchange);
+        }
     }
 }
 

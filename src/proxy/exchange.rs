@@ -31,7 +31,7 @@ use crate::engine::decide::{self, CopyTo, Decision, KillBits, Skip, WithoutIdent
 use crate::engine::flags::{Context, FlagKills, NoAttributes};
 use crate::engine::identity::{Extraction, RequestView, Subjects};
 use crate::engine::ruleset::Route;
-use crate::engine::vocab::{ExchangeId, Side, SubjectHash};
+use crate::engine::vocab::{ExchangeId, Side};
 use crate::live::budget::Hold;
 use crate::live::snapshot::Snapshot;
 use crate::live::tally::{Made, Skipped, Unidentified, WorkerTally};
@@ -189,6 +189,10 @@ async fn answer(
         decision.copy = CopyTo::Nobody;
     }
     stage.book(rules, &asked, &decision, hash);
+    // What follows a 101 is not sampled as the rest is.
+    if wants.upgrade.is_none() {
+        decisions::remember(&stage, &asked, attributes.as_ref());
+    }
     drop(asked);
     drop(flag_kills);
     if let (true, Some(reply)) = (decision.replied, &rules.spec.when_off) {
@@ -313,30 +317,6 @@ impl Stage<'_> {
         let pair = self.pair(ExchangeId(0), facts);
         let answered = super::failover::legacy(self, &pair, head, &source).await;
         self.relay(answered, &pair, &source, None, &wants, line)
-    }
-
-    /// Counts the decision, and logs it for those subjects that are logged. `only`: the subject's hash, if there is one alone.
-    fn book<'a, S>(&self, rules: &Route, asked: &decide::Request<'a, S>, decision: &Decision, only: Option<SubjectHash>)
-    where
-        S: Iterator<Item = &'a str> + Clone,
-    {
-        decisions::book(self, decision);
-        if self.snapshot.log_threshold == 0 {
-            return;
-        }
-        let mut anybody = false;
-        for subject in asked.subjects.clone() {
-            anybody = true;
-            let hash = only.unwrap_or_else(|| self.worker.live.hash(subject));
-            if decisions::is_logged(self, hash) {
-                let checks = decide::checks(self.snapshot.rules.flags(), &rules.policy, asked, subject);
-                decisions::log(self, decision, &checks, Some((subject, hash)), asked.exchange);
-            }
-        }
-        #[allow(clippy::cast_possible_truncation, reason = "the low half is the counter")]
-        if !anybody && decisions::is_logged(self, SubjectHash(asked.exchange.0 as u64)) {
-            decisions::log(self, decision, &decision.checks, None, asked.exchange);
-        }
     }
 
     /// Finds out whom the request is for; reads the body if only it can tell.

@@ -53,4 +53,5 @@ mod tunnels;
 mod two;
 mod usage;
 mod verbs;
+mod what_if;
 mod when_off;

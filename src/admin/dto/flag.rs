@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::whatif::WhatIf;
+
 /// One flag: what all sources together say, and what was said at run time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Flag {
@@ -65,6 +67,9 @@ pub struct Changed {
     pub flag: Option<Flag>,
     /// What the caller should know besides.
     pub warnings: Vec<String>,
+    /// Of a dry run that would change something: what it would do to requests as they came lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub what_if: Option<WhatIf>,
 }
 
 /// The answer of `GET /api/v1/flag-file`.

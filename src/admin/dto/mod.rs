@@ -12,6 +12,7 @@ mod problem;
 mod readiness;
 mod status;
 mod usage;
+mod whatif;
 
 pub use action::{
     FreezeRequest, Frozen, KillRequest, Killed, RearmRequest, Rearmed, RollbackRequest, Target, TargetKind,
@@ -26,3 +27,4 @@ pub use status::{
     PlaceCount, Process, Route, Rules, Serves, Status, Store, Traffic,
 };
 pub use usage::{Analytics, Distribution, Hour, StaleFlag, StaleFlags};
+pub use whatif::{BeforeAfter, Moved, Reasons, WhatIf, WouldMove};

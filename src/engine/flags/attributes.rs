@@ -58,6 +58,14 @@ pub enum Value {
 }
 
 impl Value {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Number(text) | Self::Text(text) => text.len(),
+            Self::List(list) => list.iter().map(|value| value.bytes() + size_of::<Self>()).sum(),
+            Self::Bool(_) | Self::Null | Self::Opaque => 0,
+        }
+    }
+
     /// The attribute as rules see it; `null` is absent.
     #[must_use]
     pub fn attribute(&self) -> Option<Attribute<'_>> {
@@ -111,6 +119,15 @@ pub struct Context {
 }
 
 impl Context {
+    /// The bytes of its texts, names included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.members
+            .iter()
+            .map(|(name, value)| name.len() + value.bytes())
+            .sum()
+    }
+
     /// A context of these members; of two with one name the later stands.
     pub fn collect(members: impl IntoIterator<Item = (Box<str>, Value)>) -> Self {
         let mut members: Vec<_> = members.into_iter().collect();
