@@ -212,6 +212,8 @@ mod tests {
     fn shipped_files_fit() {
         assert_eq!(faults(File::Config, include_str!("../../config/understudy.yaml")), NONE);
         assert_eq!(faults(File::Flags, include_str!("../../config/features.yaml")), NONE);
+        let every_kind = include_str!("../../tests/spec/flags/example.yaml");
+        assert_eq!(faults(File::Flags, every_kind), NONE);
         let tokens = format!(
             "tokens: [ {{ name: ann, role: operator, sha256: \"{}\" }} ]",
             "0f".repeat(32)
@@ -237,6 +239,11 @@ mod tests {
             "type: boolean, percentage: 101",
             "type: boolean, enabled: 1",
             "type: boolean, end_date: tomorrow",
+            "type: targeted, rules: [ { type: usr, conditions: { user_ids: [a] } } ]",
+            "type: targeted, rules: [ { type: user } ]",
+            "type: targeted, rules: [ { type: property, conditions: { attribute: a, operator: equal, values: [b] } } ]",
+            "type: variant, variants: [ { name: a } ]",
+            "type: boolean, prerequisites: [ { value: true } ]",
         ] {
             assert_ne!(flag(slip), 0, "{slip}");
         }

@@ -11,7 +11,7 @@ use std::fmt::Write;
 
 use http::Method;
 
-use crate::engine::flags::{Asked, Attributes, Bucket, Evaluation, FlagKills, FlagRef, Flags, Threshold};
+use crate::engine::flags::{Asked, Attributes, Bucket, Evaluation, Flag, FlagKills, FlagRef, Flags, Threshold};
 use crate::engine::vocab::{ExchangeId, Reason, Revision, Side};
 
 pub use asked::{Ask, Copies, KillBits, Policy, Request, WhenKilled, WithoutIdentity};
@@ -328,12 +328,19 @@ impl<'r> Walk<'r> {
             Ask::Constant(enabled) => self.constant(enabled),
             Ask::Flag(at) => match self.flags.at(at) {
                 Some(flag) => {
-                    flag.advance(self.unix_ms);
+                    self.advance(flag);
                     self.flags.answer(flag, &self.asked(killed, subject)).into()
                 }
                 None => Answer::off(Reason::FlagNotFound),
             },
         }
+    }
+
+    /// Takes note of the shares that are asked, of this flag and of those that it asks in turn.
+    fn advance(&self, flag: &Flag) {
+        flag.advance(self.unix_ms);
+        let first = flag.prerequisites.iter().filter_map(|first| self.flags.at(first.at?));
+        first.for_each(|other| self.advance(other));
     }
 
     fn constant(&self, enabled: bool) -> Answer {

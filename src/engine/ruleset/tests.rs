@@ -923,6 +923,15 @@ fn deciding_takes_note_of_what_a_gradual_flag_reached() {
         rules.decide(rules.route(at), &request(NOW_MS - 30 * DAY_MS)).served,
         Side::New
     );
+
+    let file = "features:\n  f: { type: boolean, enabled: true, prerequisites: [ { flag: g } ] }\n  g: { type: gradual, \
+                start_date: \"2026-08-01T00:00:00Z\", gradual_increment: 10 }\n";
+    let rules = World::new(file, &[]).route(route("r", "/", "f")).rules();
+    let at = rules.route_for(&Method::GET, "/", &HeaderMap::new()).unwrap();
+    for unix_ms in [NOW_MS + DAY_MS, NOW_MS - 30 * DAY_MS] {
+        let served = rules.decide(rules.route(at), &request(unix_ms)).served;
+        assert_eq!(served, Side::New, "nor does it where the ramp is asked by another flag");
+    }
 }
 
 #[test]
@@ -951,6 +960,9 @@ proptest! {
                 prop::sample::select(vec![
                     "boolean", "percentage", "gradual", "true", "false", "null", "~", "", "0", "1", "25.5", "-1", "1e400", "[]", "[a, b]",
                     "{}", "{ kill_switch: true }", "\"2026-01-01T00:00:00Z\"", "\"9999-12-31T23:59:59Z\"", "ENABLED", "release", "\"\\0\"",
+                    "targeted", "variant", "[{}]", "[{ flag: f }]", "[{ name: control, weight: 1 }]", "{ control: { weight: 100, config: [{}] } }",
+                    "[{ type: user, conditions: { user_ids: [a] }, value: 50 }]", "[{ type: time, conditions: { hours: \"22:00-06:00\" } }]",
+                    "[{ type: property, conditions: { attribute: a, operator: regex, values: [\"a|b\"] }, value: control }]",
                 ]),
             ),
             0..8,
