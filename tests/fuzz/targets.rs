@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use understudy::engine::compare::{self, Answer, Body, Comparison, Headers, Pattern, Rules, Verdict};
 use understudy::engine::decide::Copies;
 use understudy::engine::flags::{Asked, Context, Flags};
+use understudy::engine::identity::attributes::{Attributes, Known, Scalar};
 use understudy::engine::identity::{
     Entry, Extraction, Keying, Nobody, Plan, Pointer, RequestView, SUBJECT_COUNT_LIMIT, Source,
 };
@@ -141,6 +144,29 @@ pub fn identity(data: &[u8]) {
     {
         assert_eq!(subjects.iter().collect::<Vec<_>>(), [text]);
     }
+    // The same bytes as the payload of a token name the same subject, and as an attribute they say the same.
+    let mut carried = HeaderMap::new();
+    let token = format!("Bearer e30.{}.", URL_SAFE_NO_PAD.encode(data));
+    if let Ok(token) = HeaderValue::try_from(token) {
+        carried.insert(http::header::AUTHORIZATION, token);
+    }
+    let by_token = RequestView {
+        headers: &carried,
+        ..view
+    };
+    let claim = Source::Jwt(http::header::AUTHORIZATION, pointer("/from"));
+    if let (Extraction::Subjects(one), Extraction::Subjects(other)) = (plan(claim).extract(&by_token), &found) {
+        assert_eq!(&one, other);
+    }
+    let entry = [Entry::One(json(&["/from"]), Keying::AS_WRITTEN)];
+    let attributes = Attributes::compile(&[("from", &entry)]).expect("an attribute");
+    let known: Vec<_> = attributes.extract(&view).collect();
+    if let (Extraction::Subjects(subjects), [(_, Known::One(Scalar::Number(text) | Scalar::Text(text)))]) =
+        (&found, &known[..])
+    {
+        assert_eq!(subjects.first(), &**text);
+    }
+    assert!(!unreadable || known.is_empty(), "an attribute of what is no JSON");
     let many = Entry::All(vec![
         (
             json(&[
