@@ -35,6 +35,7 @@ pub(super) async fn update(
 ) -> Result<Response, Refusal> {
     let mut node = flags::tree(&body)?;
     let key = flags::named(&mut node)?;
+    may.flag(key.as_str())?;
     let Value::Mapping(entries) = node.value else {
         return Err(Refusal::new(Fault::BadRequest, "the body is no object", "send one row"));
     };

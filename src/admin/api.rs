@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use axum::{Json as Answer, Router};
@@ -16,7 +17,7 @@ use super::asked::{EMERGENCY, reason, resolve, unknown};
 use super::dto::{Divergences, Fault, KillRequest, Killed, Readiness, RearmRequest, Rearmed, State as Ready, Status};
 use super::refusal::Refusal;
 use super::room::{self, Json, May, Metrics, Name, Query, Read, Rearm, Room};
-use super::{alias, audit, flag_file, flags, freeze, readiness, status};
+use super::{alias, audit, flag_file, flags, freeze, once, readiness, status};
 use crate::config::Role;
 use crate::control::{Kind, RearmError};
 use crate::engine::guard::KillTarget;
@@ -65,6 +66,7 @@ pub(super) fn router(room: &Arc<Room>) -> Router {
         .route("/api/v1/targets/{name}/kill", post(kill_named))
         .route("/api/v1/targets/{name}/rearm", post(rearm_named))
         .merge(super::usage::routes())
+        .layer(middleware::from_fn_with_state(Arc::clone(room), once::once))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .with_state(Arc::clone(room))

@@ -59,7 +59,7 @@ async fn whole(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
     Ok(bytes)
 }
 
-fn too_large() -> Refusal {
+pub(super) fn too_large() -> Refusal {
     Refusal::new(
         Fault::BodyTooLarge,
         "a body has at most 1 MiB here",

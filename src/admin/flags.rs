@@ -41,7 +41,7 @@ const CHANGE: [&str; 2] = ["dry_run", "reason"];
 
 pub(super) async fn list(
     State(room): Shared,
-    _: May<room::Read>,
+    may: May<room::Read>,
     OriginalUri(uri): OriginalUri,
 ) -> Result<Answer<dto::Flags>, Refusal> {
     let known = ["after", "limit", "owner", "q", "source", "status", "type"];
@@ -72,7 +72,8 @@ pub(super) async fn list(
             let contains = query
                 .text("q")
                 .is_none_or(|part| key.to_lowercase().contains(&part.to_lowercase()));
-            contains
+            may.sees(key)
+                && contains
                 && holds("type", flag.flag_type.as_str())
                 && status.is_none_or(|status| status == flag.status())
                 && holds("owner", flag.about.owner.as_deref().unwrap_or_default())
@@ -151,6 +152,7 @@ pub(super) async fn create(
     let query = Query::read(uri.query(), &CHANGE)?;
     let mut node = tree(&body)?;
     let key = named(&mut node)?;
+    may.flag(key.as_str())?;
     let wish = wish(&may, &headers, &query, key.clone(), What::Create(node))?;
     let dry_run = wish.dry_run;
     let edited = change(&room, wish).await?;

@@ -23,6 +23,7 @@ pub(super) async fn freeze(
     may: May<room::Freeze>,
     Json(ask): Json<FreezeRequest>,
 ) -> Freezing {
+    scope(&may, &ask)?;
     let target = target(&room, &ask)?;
     set(&room, &may, target, true, ask.reason).await
 }
@@ -32,6 +33,7 @@ pub(super) async fn unfreeze(
     may: May<room::Change>,
     Json(ask): Json<FreezeRequest>,
 ) -> Freezing {
+    scope(&may, &ask)?;
     let target = target(&room, &ask)?;
     set(&room, &may, target, false, ask.reason).await
 }
@@ -42,6 +44,13 @@ pub(super) async fn freeze_all(
     Json(ask): Json<FreezeRequest>,
 ) -> Freezing {
     set(&room, &may, FreezeTarget::All, true, ask.reason).await
+}
+
+fn scope<N>(may: &May<N>, ask: &FreezeRequest) -> Result<(), Refusal> {
+    match (&ask.flag, &ask.route) {
+        (Some(flag), None) => may.flag(flag),
+        _ => may.everything(),
+    }
 }
 
 fn target(room: &Room, ask: &FreezeRequest) -> Result<FreezeTarget, Refusal> {

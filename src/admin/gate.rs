@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -20,6 +20,7 @@ use super::dto::Fault;
 use super::refusal::Refusal;
 use crate::config::{Role, Token};
 use crate::control::Actor;
+use crate::engine::ruleset::problem::quote;
 
 /// What a request wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +81,8 @@ pub(super) struct Visitor {
     pub actor: Actor,
     /// As what; none for a reader where no token is configured.
     pub role: Option<Role>,
+    /// How the keys of the flags begin that their token is for; all if `None`.
+    pub flags: Option<Arc<[String]>>,
 }
 
 /// See the module.
@@ -88,6 +91,7 @@ pub(super) struct Gate {
     tokens: Vec<Token>,
     metrics_token: bool,
     failures: Mutex<Failures>,
+    paces: Mutex<HashMap<Arc<str>, Patience>>,
 }
 
 impl Gate {
@@ -97,11 +101,20 @@ impl Gate {
             tokens,
             metrics_token,
             failures: Mutex::default(),
+            paces: Mutex::default(),
         }
     }
 
     /// Lets a request in, or says why not. `now` is a monotonic instant.
-    pub fn admit(&self, need: Need, headers: &HeaderMap, peer: SocketAddr, now: Duration) -> Result<Visitor, Refusal> {
+    /// `environment` is that of the rules in force.
+    pub fn admit(
+        &self,
+        need: Need,
+        headers: &HeaderMap,
+        peer: SocketAddr,
+        environment: &str,
+        now: Duration,
+    ) -> Result<Visitor, Refusal> {
         let is_open = match need {
             Need::Metrics => !self.metrics_token,
             need => self.tokens.is_empty() && !need.is_change(),
@@ -110,13 +123,26 @@ impl Gate {
             return Ok(Visitor {
                 actor: nobody(peer),
                 role: None,
+                flags: None,
             });
         }
         match self.known(headers) {
-            Ok(token) if may(token.role, need) => Ok(Visitor {
-                actor: actor(token, peer),
-                role: Some(token.role),
-            }),
+            Ok(token) if !token.is_for(environment) => {
+                let detail = format!("the token is not for the environment {}", quote(environment));
+                let remedy = "use one whose `environments` lists it";
+                Err(self.count(Refusal::new(Fault::Forbidden, detail, remedy), peer, now))
+            }
+            Ok(token) if may(token.role, need) => {
+                // A kill must not wait for anything.
+                if need != Need::Kill {
+                    self.pace(token, now)?;
+                }
+                Ok(Visitor {
+                    actor: actor(token, peer),
+                    role: Some(token.role),
+                    flags: token.flags.clone(),
+                })
+            }
             Ok(token) => {
                 let (role, phrase) = (token.role.as_str(), need.phrase());
                 let detail = format!("a token with the role {role} may not {phrase}");
@@ -133,6 +159,29 @@ impl Gate {
                 Err(self.count(Refusal::new(Fault::Unauthorized, detail, remedy), peer, now))
             }
         }
+    }
+
+    /// Books one more request of a token.
+    fn pace(&self, token: &Token, now: Duration) -> Result<(), Refusal> {
+        let rate = u32::try_from(token.rate).unwrap_or(u32::MAX).max(1);
+        let each = Duration::from_secs(60) / rate;
+        let most = each * (rate / 6).max(1);
+        // As many entries as there are tokens.
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        let patience = paces.entry(Arc::clone(&token.name)).or_insert(Patience {
+            used: Duration::ZERO,
+            at: now,
+        });
+        patience.used = patience.used.saturating_sub(now.saturating_sub(patience.at));
+        patience.at = now;
+        let after = patience.used + each;
+        if after > most {
+            let detail = format!("the token {} asks more than {rate} times a minute", quote(&token.name));
+            let remedy = "wait; a kill is let in at any time";
+            return Err(Refusal::new(Fault::TooManyRequests, detail, remedy).retry_after(after - most));
+        }
+        patience.used = after;
+        Ok(())
     }
 
     /// Who holds the token that a request shows, if it shows one that is known, whatever they may do.
@@ -282,6 +331,9 @@ mod tests {
             name: name.into(),
             role,
             sha256: Sha256::digest(format!("secret of {name}")).into(),
+            environments: None,
+            flags: None,
+            rate: 600,
         }
     }
 
@@ -302,7 +354,8 @@ mod tests {
 
     fn enter(gate: &Gate, name: &str, need: Need) -> Result<Visitor, Fault> {
         let headers = with(&format!("Bearer secret of {name}"));
-        gate.admit(need, &headers, peer(), NOW).map_err(|refusal| refusal.fault)
+        gate.admit(need, &headers, peer(), "production", NOW)
+            .map_err(|refusal| refusal.fault)
     }
 
     #[test]
@@ -353,12 +406,14 @@ mod tests {
             with("secret of ann"),
         ];
         for headers in bad.iter().chain([&twice, &HeaderMap::new()]) {
-            let refusal = gate.admit(Need::Status, headers, peer(), NOW).unwrap_err();
+            let refusal = gate
+                .admit(Need::Status, headers, peer(), "production", NOW)
+                .unwrap_err();
             assert_eq!(refusal.fault, Fault::Unauthorized, "{headers:?}");
             assert!(!format!("{refusal:?}").contains("secret"), "a token is never repeated");
         }
         assert!(
-            gate.admit(Need::Status, &with("bEARER   secret of ann"), peer(), NOW)
+            gate.admit(Need::Status, &with("bEARER   secret of ann"), peer(), "production", NOW)
                 .is_ok()
         );
     }
@@ -367,10 +422,12 @@ mod tests {
     fn without_any_token_everybody_reads_and_nobody_writes() {
         let gate = Gate::new(Vec::new(), false);
         for need in [Need::Status, Need::Read, Need::Metrics] {
-            assert!(gate.admit(need, &HeaderMap::new(), peer(), NOW).is_ok());
+            assert!(gate.admit(need, &HeaderMap::new(), peer(), "production", NOW).is_ok());
         }
         for need in [Need::Kill, Need::Rearm, Need::Change, Need::Rollback, Need::Freeze] {
-            let refusal = gate.admit(need, &with("Bearer x"), peer(), NOW).unwrap_err();
+            let refusal = gate
+                .admit(need, &with("Bearer x"), peer(), "production", NOW)
+                .unwrap_err();
             assert_eq!(refusal.fault, Fault::Unauthorized);
             assert!(refusal.problem.remedy.contains("understudy token new --role operator"));
         }
@@ -379,14 +436,24 @@ mod tests {
     #[test]
     fn metrics_are_open_unless_closed() {
         let open = Gate::new(vec![token("ann", Role::Admin)], false);
-        assert!(open.admit(Need::Metrics, &HeaderMap::new(), peer(), NOW).is_ok());
-        assert!(gate().admit(Need::Metrics, &HeaderMap::new(), peer(), NOW).is_err());
+        assert!(
+            open.admit(Need::Metrics, &HeaderMap::new(), peer(), "production", NOW)
+                .is_ok()
+        );
+        assert!(
+            gate()
+                .admit(Need::Metrics, &HeaderMap::new(), peer(), "production", NOW)
+                .is_err()
+        );
     }
 
     #[test]
     fn address_that_fails_too_often_is_told_to_wait_and_a_right_token_still_enters() {
         let gate = gate();
-        let fail = |now| gate.admit(Need::Kill, &with("Bearer guess"), peer(), now).unwrap_err();
+        let fail = |now| {
+            gate.admit(Need::Kill, &with("Bearer guess"), peer(), "production", now)
+                .unwrap_err()
+        };
         for _ in 0..BURST {
             assert_eq!(fail(NOW).fault, Fault::Unauthorized);
         }
@@ -398,7 +465,7 @@ mod tests {
         assert_eq!(fail(NOW + PARDON).fault, Fault::TooManyFailures);
         let elsewhere = "192.0.2.8:5000".parse().unwrap();
         let refusal = gate
-            .admit(Need::Kill, &with("Bearer guess"), elsewhere, NOW)
+            .admit(Need::Kill, &with("Bearer guess"), elsewhere, "production", NOW)
             .unwrap_err();
         assert_eq!(refusal.fault, Fault::Unauthorized);
     }
@@ -417,5 +484,40 @@ mod tests {
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:0:0:2"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("::ffff:192.0.2.7"), of("192.0.2.7"));
+    }
+
+    #[test]
+    fn token_that_asks_too_often_is_told_when_to_come_again_and_kills_all_the_same() {
+        let hasty = Token {
+            rate: 60,
+            ..token("olga", Role::Operator)
+        };
+        let gate = Gate::new(vec![hasty, token("ann", Role::Admin)], false);
+        let ask = |need, now| gate.admit(need, &with("Bearer secret of olga"), peer(), "production", now);
+        for _ in 0..10 {
+            assert!(ask(Need::Read, NOW).is_ok());
+        }
+        let refusal = ask(Need::Change, NOW).unwrap_err();
+        assert_eq!(refusal.fault, Fault::TooManyRequests);
+        assert_eq!(refusal, refusal.clone().retry_after(Duration::from_secs(1)));
+        assert!(ask(Need::Kill, NOW).is_ok());
+        assert!(
+            enter(&gate, "ann", Need::Read).is_ok(),
+            "another token has its own pace"
+        );
+        assert!(ask(Need::Read, NOW + Duration::from_secs(1)).is_ok());
+        assert!(ask(Need::Read, NOW + Duration::from_secs(1)).is_err());
+    }
+
+    #[test]
+    fn token_of_another_environment_opens_nothing_not_even_a_kill() {
+        let elsewhere = Token {
+            environments: Some(["staging".to_owned()].into()),
+            ..token("olga", Role::Admin)
+        };
+        let gate = Gate::new(vec![elsewhere], false);
+        for need in [Need::Read, Need::Kill] {
+            assert_eq!(enter(&gate, "olga", need).map(|_| ()), Err(Fault::Forbidden));
+        }
     }
 }

@@ -5,10 +5,11 @@
 //! holder may do, and what every refusal looks like, is decided here; what a kill does belongs to `control`.
 //!
 //! The way through the files: `server` takes a connection, looks at the host and the clock, and audits what was refused;
-//! `api` lists the paths, `flags` and `freeze` have those about flags, `alias` those of other systems; `room` lets a request
+//! `api` lists the paths, `flags` and `freeze` have those about flags, `alias` those of other systems; `once` knows what was asked before, `room` lets a request
 //! in and reads what it brought; `status` and `readiness` turn the state in memory into answers.
 
 mod alias;
+mod answers;
 mod api;
 mod asked;
 mod audit;
@@ -19,6 +20,7 @@ mod flags;
 mod freeze;
 mod gate;
 mod hosts;
+mod once;
 mod readiness;
 mod refusal;
 mod room;

@@ -71,7 +71,8 @@ impl Refusal {
             | Fault::MethodNotAllowed
             | Fault::NotFound
             | Fault::Timeout
-            | Fault::TooManyFailures => {
+            | Fault::TooManyFailures
+            | Fault::TooManyRequests => {
                 return None;
             }
             fault => fault == Fault::Unauthorized,

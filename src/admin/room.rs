@@ -8,11 +8,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Path, Request};
 use axum::http::Method;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
+use super::answers::Answers;
 use super::body;
 use super::dto::Fault;
 use super::gate::{Gate, Need, Visitor};
@@ -28,6 +29,7 @@ use crate::telemetry::clock;
 pub(super) struct Room {
     pub control: Control,
     pub gate: Gate,
+    pub answers: Answers,
     /// In milliseconds since 1970.
     pub started_unix_ms: i64,
 }
@@ -66,7 +68,79 @@ needs!(Change, Freeze, Kill, Metrics, Read, Rearm, Rollback, Status);
 pub(super) struct May<N> {
     pub actor: Actor,
     pub role: Option<Role>,
+    flags: Option<Arc<[String]>>,
     need: PhantomData<N>,
+}
+
+impl<N> May<N> {
+    /// Whether the visitor's token is for the flag of this name.
+    pub fn sees(&self, flag: &str) -> bool {
+        fits(self.flags.as_deref(), flag)
+    }
+
+    /// Refuses what is about a flag that the visitor's token is not for.
+    pub fn flag(&self, flag: &str) -> Result<(), Refusal> {
+        if self.sees(flag) { Ok(()) } else { Err(out_of_scope()) }
+    }
+
+    /// Refuses what is about more than the flags that the visitor's token is for.
+    pub fn everything(&self) -> Result<(), Refusal> {
+        if self.flags.is_none() {
+            Ok(())
+        } else {
+            Err(out_of_scope())
+        }
+    }
+}
+
+fn fits(prefixes: Option<&[String]>, flag: &str) -> bool {
+    prefixes.is_none_or(|prefixes| prefixes.iter().any(|prefix| flag.starts_with(prefix.as_str())))
+}
+
+fn out_of_scope() -> Refusal {
+    let remedy = "use a token without `flags`, or with a beginning of the name among them";
+    Refusal::new(
+        Fault::Forbidden,
+        "the token is for certain flags, and this is about more or others",
+        remedy,
+    )
+}
+
+/// What a token for certain flags may ask besides what has a flag's name in its path. Handlers of the first two look at
+/// the name in the body, and the list shows what fits.
+const SCOPED: [&str; 7] = [
+    "/api/v1/feature-flags",
+    "/api/internal/flags/update",
+    "/api/v1/freeze",
+    "/api/v1/unfreeze",
+    "/api/v1/status",
+    "/status",
+    "/metrics",
+];
+
+/// Paths whose name is a flag's.
+const OF_A_FLAG: [&str; 3] = ["/api/v1/feature-flags/{name}", "/flags/{name}", "/api/features/{name}"];
+
+/// Refuses what a token for certain flags is not for. Whatever path is not known here is none for it.
+async fn within(prefixes: Option<&[String]>, parts: &mut Parts) -> Result<(), Refusal> {
+    if prefixes.is_none() {
+        return Ok(());
+    }
+    let path = parts
+        .extensions
+        .get::<MatchedPath>()
+        .map(|path| path.as_str().to_owned());
+    let path = path.unwrap_or_default();
+    if SCOPED.contains(&&*path) {
+        return Ok(());
+    }
+    if OF_A_FLAG.iter().any(|beginning| path.starts_with(beginning)) {
+        let Name(name) = Name::from_request_parts(parts, &()).await?;
+        if fits(prefixes, &name) {
+            return Ok(());
+        }
+    }
+    Err(out_of_scope())
 }
 
 impl<N: Needs> FromRequestParts<Arc<Room>> for May<N> {
@@ -77,7 +151,11 @@ impl<N: Needs> FromRequestParts<Arc<Room>> for May<N> {
             return Err(Refusal::new(Fault::BadRequest, "nobody knows where this came from", ""));
         };
         let who = parts.extensions.get::<Who>();
-        let admitted = room.gate.admit(N::NEED, &parts.headers, peer, clock::monotonic());
+        let snapshot = room.control.live().snapshot();
+        let environment = snapshot.as_deref().map_or("", |snapshot| snapshot.rules.environment());
+        let admitted = room
+            .gate
+            .admit(N::NEED, &parts.headers, peer, environment, clock::monotonic());
         let actor = match &admitted {
             Ok(visitor) => visitor.actor.clone(),
             // A known token with a lesser role has a name all the same.
@@ -87,10 +165,12 @@ impl<N: Needs> FromRequestParts<Arc<Room>> for May<N> {
             // Whoever was noted first stays: a request has one sender.
             let _ = who.0.set(actor);
         }
-        let Visitor { actor, role } = admitted?;
+        let Visitor { actor, role, flags } = admitted?;
+        within(flags.as_deref(), parts).await?;
         Ok(Self {
             actor,
             role,
+            flags,
             need: PhantomData,
         })
     }

@@ -24,6 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::ServiceExt as _;
 
+use super::answers::Answers;
 use super::api;
 use super::dto::Fault;
 use super::gate::Gate;
@@ -85,6 +86,7 @@ pub async fn serve(listener: std::net::TcpListener, door: Door, mut draining: wa
     let room = Arc::new(Room {
         control: door.control,
         gate: Gate::new(door.tokens, door.metrics_token),
+        answers: Answers::default(),
         started_unix_ms: clock::unix_ms(),
     });
     let desk = Desk {

@@ -1,5 +1,6 @@
 //! `understudy token`: makes a token, of which only the hash is ever stored.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
@@ -7,15 +8,41 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::terminal::{json, print};
-use super::{FAILED, Output, OutputArgs};
-use crate::config::TOKEN_PREFIX;
+use super::terminal::{json, plain, print};
+use super::{BAD_INPUT, FAILED, Output, OutputArgs};
+use crate::config::{RevokeError, TOKEN_PREFIX, read_tokens, without_token};
+use crate::engine::ruleset::problem::Problem;
 
 /// What can be done about tokens.
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum TokenVerb {
     /// Make a token: it is printed once, with the entry for the tokens file
     New(NewArgs),
+    /// List who has a token, and for what
+    List(ListArgs),
+    /// Take a token out of a tokens file; everything else in the file stays as it is written
+    Revoke(RevokeArgs),
+}
+
+/// The options of `understudy token list`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ListArgs {
+    /// The tokens file
+    #[arg(long, value_name = "FILE", default_value = "tokens.yaml")]
+    file: PathBuf,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// The options of `understudy token revoke`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct RevokeArgs {
+    /// Whose token
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// The tokens file
+    #[arg(long, value_name = "FILE", default_value = "tokens.yaml")]
+    file: PathBuf,
 }
 
 /// The options of `understudy token new`.
@@ -52,9 +79,123 @@ struct Made<'a> {
 }
 
 impl TokenVerb {
-    /// Makes one.
+    /// Does it.
     pub fn execute(&self) -> ExitCode {
-        let TokenVerb::New(args) = self;
+        match self {
+            TokenVerb::List(args) => args.execute(),
+            TokenVerb::New(args) => args.execute(),
+            TokenVerb::Revoke(args) => args.execute(),
+        }
+    }
+}
+
+/// One token, as a list shows it.
+#[derive(Serialize)]
+struct Listed<'a> {
+    name: &'a str,
+    role: &'a str,
+    environments: Option<&'a [String]>,
+    flags: Option<&'a [String]>,
+    rate: usize,
+}
+
+fn read(file: &Path) -> Result<String, ExitCode> {
+    std::fs::read_to_string(file).map_err(|error| {
+        eprintln!("{}: cannot be read: {error}", file.display());
+        ExitCode::from(BAD_INPUT)
+    })
+}
+
+fn tell(problems: &[Problem]) -> ExitCode {
+    for problem in problems {
+        eprintln!("{}", plain(&problem.to_string()));
+    }
+    ExitCode::from(BAD_INPUT)
+}
+
+impl ListArgs {
+    fn execute(&self) -> ExitCode {
+        let text = match read(&self.file) {
+            Ok(text) => text,
+            Err(code) => return code,
+        };
+        let tokens = match read_tokens(&self.file.to_string_lossy(), text.as_bytes()) {
+            Ok(tokens) => tokens,
+            Err(problems) => return tell(&problems),
+        };
+        let listed: Vec<Listed<'_>> = tokens
+            .iter()
+            .map(|token| Listed {
+                name: &token.name,
+                role: token.role.as_str(),
+                environments: token.environments.as_deref(),
+                flags: token.flags.as_deref(),
+                rate: token.rate,
+            })
+            .collect();
+        match self.output.output {
+            Output::Json => print(&json(&listed)),
+            Output::Table => print(&listed.iter().map(Listed::line).collect::<String>()),
+        }
+    }
+}
+
+impl Listed<'_> {
+    fn line(&self) -> String {
+        let scope = |name: &str, list: Option<&[String]>| match list {
+            None => String::new(),
+            Some([]) => format!("  {name} none"),
+            Some(list) => format!("  {name} {}", plain(&list.join(", "))),
+        };
+        let (environments, flags) = (scope("environments", self.environments), scope("flags", self.flags));
+        format!("{:<24} {:<9}{environments}{flags}\n", plain(self.name), self.role)
+    }
+}
+
+impl RevokeArgs {
+    fn execute(&self) -> ExitCode {
+        let text = match read(&self.file) {
+            Ok(text) => text,
+            Err(code) => return code,
+        };
+        let left = match without_token(&self.file.to_string_lossy(), &text, &self.name) {
+            Ok(left) => left,
+            Err(RevokeError::Problems(problems)) => return tell(&problems),
+            Err(error) => {
+                let hint = match &error {
+                    RevokeError::Unknown(Some(near)) => format!("; did you mean `{near}`?"),
+                    _ => String::new(),
+                };
+                eprintln!("{}: {}: {error}{hint}", self.file.display(), plain(&self.name));
+                return ExitCode::from(BAD_INPUT);
+            }
+        };
+        if let Err(error) = replace(&self.file, &left) {
+            eprintln!("{}: cannot be written: {error}", self.file.display());
+            return ExitCode::from(FAILED);
+        }
+        eprintln!("taken out. a running instance must be RESTARTED: until then the token still opens it");
+        ExitCode::SUCCESS
+    }
+}
+
+/// Writes a file so that nobody ever sees half of it.
+fn replace(file: &Path, text: &str) -> std::io::Result<()> {
+    // What a link leads to is replaced, not the link.
+    let file = file.canonicalize()?;
+    let mut beside = file.clone().into_os_string();
+    beside.push(".new");
+    let mode = std::fs::metadata(&file)?.permissions();
+    std::fs::write(&beside, text)?;
+    std::fs::set_permissions(&beside, mode)?;
+    std::fs::File::open(&beside)?.sync_all()?;
+    std::fs::rename(&beside, &file)
+}
+
+impl NewArgs {
+    /// Makes one.
+    fn execute(&self) -> ExitCode {
+        let args = self;
         let mut bits = [0; 32];
         if let Err(error) = getrandom::fill(&mut bits) {
             eprintln!("the operating system has no random bits: {error}");

@@ -7,10 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::engine::ruleset::decode::{At, Misfit, Scalar, decode, record, words};
-use crate::engine::ruleset::problem::{Problems, quote};
-use crate::engine::ruleset::yaml::utf8;
+use crate::engine::ruleset::problem::{Problem, Problems, near, quote};
+use crate::engine::ruleset::yaml::{self, Node, Value, utf8};
 
-use super::raw::scalar::Name;
+use super::raw::scalar::{Count, Name};
 
 /// What every token that `understudy token new` makes begins with; 64 hex digits follow.
 pub const TOKEN_PREFIX: &str = "us_";
@@ -48,6 +48,13 @@ record! {
         role: Role,
         /// SHA-256 of the token's text, as 64 hex digits.
         sha256: At<Digest>,
+        /// At the admin API it opens only instances whose `environment` is one of these. Everywhere if left out.
+        environments: Option<Vec<String>>,
+        /// At the admin API the holder sees and changes only flags whose keys begin with one of these, and nothing that is
+        /// about more than one flag but their list and the status. All flags if left out.
+        flags: Option<Vec<String>>,
+        /// Requests to the admin API per minute; a sixth of them may come at once. A kill is never counted.
+        rate: Count = "6000",
     }
 }
 
@@ -93,6 +100,105 @@ pub struct Token {
     pub role: Role,
     /// SHA-256 of its text.
     pub sha256: [u8; 32],
+    /// Where it opens the admin API; everywhere if `None`.
+    pub environments: Option<Arc<[String]>>,
+    /// How the keys of the flags begin that it is for; all if `None`.
+    pub flags: Option<Arc<[String]>>,
+    /// Requests per minute.
+    pub rate: usize,
+}
+
+impl Token {
+    /// Whether it opens the admin API in this environment.
+    #[must_use]
+    pub fn is_for(&self, environment: &str) -> bool {
+        self.environments
+            .as_ref()
+            .is_none_or(|list| list.iter().any(|name| name == environment))
+    }
+}
+
+/// Reads a tokens file that is not part of a configuration.
+///
+/// # Errors
+/// All problems.
+pub fn read_tokens(file: &str, bytes: &[u8]) -> Result<Vec<Token>, Vec<Problem>> {
+    let mut problems = Problems::default();
+    let tokens = parse(&file.into(), bytes, &mut problems);
+    problems.verdict()?;
+    Ok(tokens.unwrap_or_default())
+}
+
+/// Why an entry cannot be taken out of a tokens file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RevokeError {
+    /// The file is written in a way that a line cannot be taken out of.
+    #[error("the entry does not stand on lines of its own; take it out by hand")]
+    Interwoven,
+    /// Without any token everybody on the machine may read.
+    #[error("it is the last token, and without any everybody on this machine may read; make another one first")]
+    Last,
+    /// The file has problems.
+    #[error("the file has problems")]
+    Problems(Vec<Problem>),
+    /// No entry has this name; the nearest that there is.
+    #[error("no token has this name")]
+    Unknown(Option<String>),
+}
+
+/// The text of a tokens file without the entry of this name; everything else in it stays as it was written.
+///
+/// # Errors
+/// [`RevokeError`].
+pub fn without_token(file: &str, text: &str, name: &str) -> Result<String, RevokeError> {
+    let before = read_tokens(file, text.as_bytes()).map_err(RevokeError::Problems)?;
+    if !before.iter().any(|token| &*token.name == name) {
+        let near = near(name, before.iter().map(|token| &*token.name));
+        return Err(RevokeError::Unknown(near.map(str::to_owned)));
+    }
+    if before.len() == 1 {
+        return Err(RevokeError::Last);
+    }
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let (first, after) = lines_of(file, text, name).ok_or(RevokeError::Interwoven)?;
+    let kept = lines.iter().enumerate().filter(|(at, _)| !(first..after).contains(at));
+    let kept: String = kept.map(|(_, line)| *line).collect();
+    // Read again: of all ways to write such a file, those in which the lines are the entry are the ones that count.
+    let left = read_tokens(file, kept.as_bytes()).map_err(|_| RevokeError::Interwoven)?;
+    let expected = before.iter().filter(|token| &*token.name != name);
+    let same = |(a, b): (&Token, &Token)| a.name == b.name && a.role == b.role && a.sha256 == b.sha256;
+    if left.len() + 1 == before.len() && left.iter().zip(expected).all(same) {
+        Ok(kept)
+    } else {
+        Err(RevokeError::Interwoven)
+    }
+}
+
+/// The first line of an entry, from 0, and the one after its last.
+fn lines_of(file: &str, text: &str, name: &str) -> Option<(usize, usize)> {
+    fn last_line(node: &Node<'_>) -> u32 {
+        let inner = match &node.value {
+            Value::Mapping(entries) => entries.iter().map(|entry| last_line(&entry.value)).max(),
+            Value::Sequence(items) => items.iter().map(last_line).max(),
+            Value::Plain(_) | Value::Quoted(_) => None,
+        };
+        inner.unwrap_or(node.mark.line).max(node.mark.line)
+    }
+    let tree = yaml::parse(&file.into(), text, &mut Problems::default())?;
+    let Value::Mapping(top) = &tree.value else { return None };
+    let Value::Sequence(items) = &top.iter().find(|entry| entry.key == "tokens")?.value.value else {
+        return None;
+    };
+    let item = items.iter().find(|item| {
+        let Value::Mapping(members) = &item.value else {
+            return false;
+        };
+        let mut names = members.iter().filter(|member| member.key == "name");
+        names.any(|member| member.value.text() == Some(name))
+    })?;
+    let first = usize::try_from(item.mark.line).ok()?.checked_sub(1)?;
+    let last = usize::try_from(last_line(item)).ok()?;
+    Some((first, last))
 }
 
 impl fmt::Debug for Token {
@@ -112,7 +218,15 @@ pub(super) fn parse(file: &Arc<str>, bytes: &[u8], problems: &mut Problems) -> O
     let raw: TokensFile = decode(file, utf8(file, bytes, problems)?, problems)?;
     let (mut names, mut digests) = (BTreeMap::new(), BTreeMap::new());
     let mut tokens = Vec::with_capacity(raw.tokens.len());
-    for (index, TokenText { name, role, sha256 }) in raw.tokens.into_iter().enumerate() {
+    for (index, written) in raw.tokens.into_iter().enumerate() {
+        let TokenText {
+            name,
+            role,
+            sha256,
+            environments,
+            flags,
+            rate,
+        } = written;
         if let Some(first) = names.insert(name.value.clone(), name.place.line) {
             let what = format!("{} stands here a second time, after line {first}", quote(&name.value.0));
             problems.problem(
@@ -135,7 +249,64 @@ pub(super) fn parse(file: &Arc<str>, bytes: &[u8], problems: &mut Problems) -> O
             name: name.value.0.as_str().into(),
             role,
             sha256: sha256.value.0,
+            environments: environments.map(Into::into),
+            flags: flags.map(Into::into),
+            rate: rate.0,
         });
     }
     Some(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: [&str; 3] = ["11", "22", "33"];
+
+    fn entry(name: &str, hash: &str) -> String {
+        format!("{{ name: {name}, role: viewer, sha256: \"{}\" }}", hash.repeat(32))
+    }
+
+    #[test]
+    fn revoked_entry_goes_and_everything_else_stays_as_it_was_written() {
+        let [a, b, c] = ["ann", "bob", "eve"].map(str::to_owned);
+        let text = format!(
+            "# who may\ntokens:\n  - {}\n  - name: {b}\n    role: viewer\n    sha256: \"{}\"\n  # the last\n  - {}\n",
+            entry(&a, HASH[0]),
+            HASH[1].repeat(32),
+            entry(&c, HASH[2])
+        );
+        let left = without_token("t", &text, "bob").unwrap();
+        assert!(
+            left.contains("# who may") && left.contains("# the last") && !left.contains("bob"),
+            "{left}"
+        );
+        let left = without_token("t", &left, "ann").unwrap();
+        assert_eq!(read_tokens("t", left.as_bytes()).unwrap().len(), 1);
+        assert_eq!(without_token("t", &left, "eve"), Err(RevokeError::Last));
+        assert_eq!(
+            without_token("t", &text, "evee"),
+            Err(RevokeError::Unknown(Some("eve".to_owned())))
+        );
+    }
+
+    #[test]
+    fn entry_that_shares_its_line_is_left_to_a_person() {
+        let text = format!("tokens: [ {}, {} ]\n", entry("ann", HASH[0]), entry("bob", HASH[1]));
+        assert_eq!(without_token("t", &text, "ann"), Err(RevokeError::Interwoven));
+    }
+
+    #[test]
+    fn scope_and_rate_are_read() {
+        let text = format!(
+            "tokens:\n  - {{ name: a, role: operator, sha256: \"{}\", environments: [staging], flags: [shop-], rate: 5 }}\n",
+            HASH[0].repeat(32)
+        );
+        let tokens = read_tokens("t", text.as_bytes()).unwrap();
+        assert!(tokens[0].is_for("staging") && !tokens[0].is_for("production"));
+        assert_eq!(
+            (tokens[0].flags.as_deref().unwrap(), tokens[0].rate),
+            (&["shop-".to_owned()][..], 5)
+        );
+    }
 }

@@ -286,6 +286,9 @@ mod tests {
             name: name.into(),
             role,
             sha256: Sha256::digest(format!("secret of {name}")).into(),
+            environments: None,
+            flags: None,
+            rate: 600,
         }
     }
 

@@ -40,6 +40,7 @@ mod replicas;
 mod rest;
 mod rest_crash;
 mod rest_freeze;
+mod rest_tokens;
 mod scenario;
 mod shadow;
 mod sockets;

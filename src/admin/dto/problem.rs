@@ -97,6 +97,10 @@ faults! {
     ForeignHost = 421 "foreign_host", "this is not that host";
     /// A change that might put more subjects on new although that is frozen.
     Frozen = 409 "frozen", "it is frozen";
+    /// The same request is being worked on under its idempotency key.
+    InProgress = 409 "in_progress", "it is being worked on";
+    /// An idempotency key that was sent with another request before.
+    KeyReused = 422 "key_reused", "the key was used before";
     /// A re-arm during which it was killed once more.
     KilledMeanwhile = 409 "killed_meanwhile", "it was killed again meanwhile";
     /// The path exists and does not take this method.
@@ -117,6 +121,8 @@ faults! {
     Timeout = 408 "timeout", "the request took too long";
     /// Too many failed attempts from one address.
     TooManyFailures = 429 "too_many_failures", "too many failed attempts";
+    /// More requests with one token than its `rate`.
+    TooManyRequests = 429 "too_many_requests", "too many requests";
     /// No token, or a wrong one.
     Unauthorized = 401 "unauthorized", "a token is needed";
     /// A flag that does not compile, alone or with everything else.
