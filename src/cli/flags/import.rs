@@ -42,6 +42,10 @@ enum From {
     S0,
     /// Rows of a rollout table: name, enabled, shadow_mode, allowlist, denylist, percent_rollout, active
     S1,
+    /// Records with texts in metadata: key, type, enabled, rules, variants, metadata.percentage
+    S2,
+    /// Records with a strategy: name, strategy, percentage, user_ids, targeting_rules, gradual_increment, variants
+    S4,
 }
 
 impl ImportArgs {
@@ -52,6 +56,8 @@ impl ImportArgs {
             From::Flagd => Form::Flagd,
             From::S0 => Form::Integration,
             From::S1 => Form::Rollout,
+            From::S2 => Form::Metadata,
+            From::S4 => Form::Strategy,
         };
         let (name, bytes) = match self.read() {
             Ok(read) => read,
@@ -96,7 +102,9 @@ impl ImportArgs {
         let Some(path) = &self.file else {
             return match self.from {
                 From::S0 => Ok(("catalogue".to_owned(), CATALOGUE.as_bytes().to_vec())),
-                From::Flagd | From::S1 => Err("which file? only `--from s0` has one of its own".to_owned()),
+                From::Flagd | From::S1 | From::S2 | From::S4 => {
+                    Err("which file? only `--from s0` has one of its own".to_owned())
+                }
             };
         };
         let name = if path == Path::new("-") {

@@ -7,7 +7,9 @@
 
 mod flagd;
 mod integration;
+mod metadata;
 mod rollout;
+mod strategy;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +31,12 @@ pub enum Form {
     Flagd,
     /// Records of integration flags: `name`, `type`, `status`, `percentage`, `start_date`, `end_date`, `conditions`.
     Integration,
+    /// Records with texts in `metadata`: `key`, `type`, `enabled`, `rules`, `variants`, `metadata.percentage`.
+    Metadata,
     /// Rows of a rollout table: `name`, `enabled`, `shadow_mode`, `allowlist`, `denylist`, `percent_rollout`, `active`.
     Rollout,
+    /// Records with a strategy: `name`, `strategy`, `percentage`, `user_ids`, `targeting_rules`, `variants`.
+    Strategy,
 }
 
 /// What became of something that was read.
@@ -114,7 +120,9 @@ pub fn import(form: Form, file: &Arc<str>, text: &str, now_ms: i64) -> Result<Im
     match form {
         Form::Flagd => flagd::read(&tree, &mut import),
         Form::Integration => integration::read(&tree, &mut import),
+        Form::Metadata => metadata::read(&tree, &mut import),
         Form::Rollout => rollout::read(&tree, &mut import),
+        Form::Strategy => strategy::read(&tree, &mut import),
     }
     let Import {
         mut notes,
@@ -312,6 +320,16 @@ impl<'t> Draft<'t> {
     fn set(&mut self, name: &'static str, value: Node<'t>) {
         self.members.retain(|entry| entry.key != name);
         self.members.push(entry(name, value.mark, value));
+    }
+
+    /// What was said of a member.
+    fn find(&self, name: &str) -> Option<&Node<'t>> {
+        let found = self.members.iter().find(|entry| entry.key == name);
+        found.map(|entry| &entry.value)
+    }
+
+    fn unset(&mut self, name: &str) {
+        self.members.retain(|entry| entry.key != name);
     }
 
     fn set_word(&mut self, name: &'static str, mark: Mark, word: &'static str) {

@@ -53,4 +53,5 @@ fn rules(imported: &Imported) -> Ruleset {
 
 mod flagd;
 mod integration;
+mod records;
 mod rollout;
