@@ -7,9 +7,9 @@ use clap::Args;
 use http::Method;
 
 use super::named::Named;
-use crate::admin::dto::{Changed, Flag};
+use crate::admin::dto::{Changed, Flag, WhatIf};
 use crate::cli::client::{CallError, Remote, segment};
-use crate::cli::terminal::{json, plain, print, wrap};
+use crate::cli::terminal::{counted, json, number, plain, print, wrap};
 use crate::cli::{Output, OutputArgs};
 
 /// The options of every change.
@@ -78,6 +78,45 @@ fn text(changed: &Changed) -> String {
     for warning in &changed.warnings {
         // A text takes whatever is written to it.
         let _ = writeln!(text, "{}", wrap(&format!("  warning: {}", plain(warning)), 4));
+    }
+    if let Some(what_if) = &changed.what_if {
+        text += &moves(what_if);
+    }
+    text
+}
+
+/// Who would move, told by requests as they came lately.
+fn moves(what_if: &WhatIf) -> String {
+    let mut text = String::new();
+    for trap in &what_if.traps {
+        // A text takes whatever is written to it.
+        let _ = writeln!(text, "{}", wrap(&format!("  TRAP: {}", plain(trap)), 4));
+    }
+    if what_if.routes.is_empty() {
+        text += "  nobody asked lately, so who would move is not known\n";
+    }
+    for of in &what_if.routes {
+        let (served, load) = (&of.served_by_new_percent, &of.load_on_new_percent);
+        let line = format!(
+            "  route {}: of {} in the last {}, {} to new and {} to legacy; new serves {:.1} → {:.1} % and is asked {:.1} → {:.1} %",
+            plain(&of.route),
+            counted(of.subjects as u64, "subject"),
+            counted(of.requests as u64, "request"),
+            number(of.to_new.subjects as u64),
+            number(of.to_legacy.subjects as u64),
+            served.before,
+            served.after,
+            load.before,
+            load.after,
+        );
+        let _ = writeln!(text, "{}", wrap(&line, 4));
+        if of.unknown > 0 {
+            let _ = writeln!(
+                text,
+                "    of {} nothing can be said",
+                counted(of.unknown as u64, "request")
+            );
+        }
     }
     text
 }

@@ -13,6 +13,7 @@ mod list;
 mod members;
 mod named;
 mod show;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,11 @@ pub(super) enum FlagsVerb {
     Deny(members::ListedArgs),
     /// Take back all that was said about a flag at run time
     Delete(edit::DeleteArgs),
+    /// Show how often a flag was asked, and for how many it was on
+    #[command(visible_alias = "analytics")]
+    Stats(usage::StatsArgs),
+    /// Show flags that have served their time
+    Stale(usage::StaleArgs),
     /// Print the flags of an instance as a flag file
     Export(export::ExportArgs),
     /// Make an instance's flags what a file declares
@@ -65,6 +71,8 @@ impl FlagsVerb {
             Self::Allow(args) => args.allow(),
             Self::Deny(args) => args.deny(),
             Self::Delete(args) => args.execute(),
+            Self::Stats(args) => args.execute(),
+            Self::Stale(args) => args.execute(),
             Self::Export(args) => args.execute(),
             Self::Apply(args) => args.execute(),
             Self::Import(args) => args.execute(),

@@ -123,30 +123,27 @@ fn flag_type<'t>(record: &Record<'_, 't>, draft: &mut Draft<'t>, import: &mut Im
 
 /// What was cut to whole percents, and what was nobody because nothing was said.
 fn percentage<'t>(flag_type: FlagType, draft: &mut Draft<'t>, import: &mut Import<'_, 't>) {
-    let said = draft
+    let mark = draft.mark;
+    let Some((at, said)) = draft
         .find("percentage")
-        .map(|node| (node.mark, node.text().map(str::to_owned)));
-    match (flag_type, said) {
-        (FlagType::Percentage, None) => {
-            let mark = draft.mark;
+        .map(|node| (node.mark, node.text().unwrap_or_default().to_owned()))
+    else {
+        if flag_type == FlagType::Percentage {
             draft.set("percentage", plain(mark, "0"));
             import.changed(draft, mark, "no `metadata.percentage` is `percentage: 0`: nobody");
         }
-        (FlagType::Percentage, Some((mark, Some(said)))) => {
-            if parse_ten_thousandths(&said).is_ok_and(|units| units % 10_000 != 0) {
-                let what = format!("{} was cut to whole percents, and is not here", quote(&said));
-                import.changed(draft, mark, what);
-            }
-        }
-        (_, Some((mark, _))) if draft.find("percentage").is_some() => {
-            draft.unset("percentage");
-            let what = format!(
-                "a flag of type `{}` never asked its percentage, so it is not kept",
-                flag_type.as_str()
-            );
-            import.changed(draft, mark, what);
-        }
-        _ => {}
+        return;
+    };
+    if flag_type != FlagType::Percentage {
+        draft.unset("percentage");
+        let what = format!(
+            "a flag of type `{}` never asked its percentage, so it is not kept",
+            flag_type.as_str()
+        );
+        import.changed(draft, at, what);
+    } else if parse_ten_thousandths(&said).is_ok_and(|units| units % 10_000 != 0) {
+        let what = format!("{} was cut to whole percents, and is not here", quote(&said));
+        import.changed(draft, at, what);
     }
 }
 
