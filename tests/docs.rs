@@ -364,3 +364,45 @@ fn machine_paths_are_told_from_paths_of_a_product() {
         assert!(machine_paths(fine).is_empty(), "{fine}");
     }
 }
+
+#[test]
+fn every_requirement_says_where_it_works_and_what_shows_it() {
+    let rows: Vec<Vec<String>> = read("docs/requirements.md")
+        .lines()
+        .filter(|line| line.starts_with("| S") || line.starts_with("| C"))
+        .map(|line| {
+            line.trim_matches('|')
+                .split('|')
+                .map(|cell| cell.trim().to_owned())
+                .collect()
+        })
+        .collect();
+    let systems = [("S0", 38), ("S1", 30), ("S2", 44), ("S3", 16), ("S4", 33)];
+    let rows_of_systems = systems
+        .into_iter()
+        .flat_map(|(system, count)| (1..=count).map(move |n| format!("{system}-{n:02}")));
+    let expected: Vec<String> = rows_of_systems.chain((1..=20).map(|n| format!("C{n}"))).collect();
+    let found: Vec<&String> = rows.iter().map(|row| &row[0]).collect();
+    assert_eq!(found, expected.iter().collect::<Vec<_>>(), "each row once, in order");
+    let mut wrong = Vec::new();
+    for row in &rows {
+        let [id, place, shown] = row.as_slice() else {
+            wrong.push(format!("{row:?}: not three cells"));
+            continue;
+        };
+        let references: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
+        if place.starts_with("later") != references.is_empty() {
+            wrong.push(format!(
+                "{id}: what works is shown by a test, and what comes later is not"
+            ));
+        }
+        for reference in references {
+            let (file, test) = reference.split_once("::").unwrap_or((reference, ""));
+            let known = root().join(file).is_file() && (test.is_empty() || read(file).contains(&format!("fn {test}(")));
+            if !known {
+                wrong.push(format!("{id}: there is no {reference}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

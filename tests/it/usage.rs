@@ -25,7 +25,7 @@ async fn analytics(sidecar: &Sidecar, flag: &str, query: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s0_16_s4_19_evaluations_are_counted_told_and_there_after_a_restart() {
+async fn c17_s0_16_s4_19_evaluations_are_counted_told_and_there_after_a_restart() {
     let (sidecar, _backends) = start(HALF).await;
     let mut on = 0;
     for user in 0..60 {

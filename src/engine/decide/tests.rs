@@ -54,6 +54,7 @@ struct Scene {
     tenant: Option<&'static str>,
     kills: KillBits,
     held: bool,
+    now: Now,
 }
 
 /// A route whose every switch is the constant `false`, copying everything that is to be copied.
@@ -79,6 +80,7 @@ fn scene() -> Scene {
         tenant: None,
         kills: KillBits::NONE,
         held: false,
+        now: NOW,
     }
 }
 
@@ -140,7 +142,7 @@ impl Scene {
             kills: self.kills,
             flag_kills: FlagKills::NONE,
             held: self.held,
-            now: NOW,
+            now: self.now,
         };
         decide(&self.flags(), &self.policy, &request)
     }
@@ -309,6 +311,20 @@ fn killed_flag_is_off_wherever_it_is_used() {
     let mut in_mode = scene().routed(on("new")).mode(on("mode")).kill(KillBits::FLAG);
     in_mode.policy.shadow = Ask::Constant(true);
     assert_eq!(line(&in_mode.decide(&["s"])), "legacy killed - -");
+}
+
+#[test]
+fn c7_what_was_killed_or_lowered_stays_so_however_far_the_clock_jumps() {
+    const CENTURY_MS: i64 = 36_525 * 86_400_000;
+    for unix_ms in [-CENTURY_MS, 0, CENTURY_MS] {
+        let now = Now { unix_ms, ..NOW };
+        let killed = scene().routed(on("new")).kill(KillBits::FLAG);
+        let lowered = scene().routed(percent("new", "0"));
+        for (scene, reason) in [(killed, "killed"), (lowered, "percent_miss")] {
+            let decision = Scene { now, ..scene }.decide(&["s"]);
+            assert_eq!(line(&decision), format!("legacy {reason} - -"), "at {unix_ms}");
+        }
+    }
 }
 
 #[test]
