@@ -219,9 +219,20 @@ impl Page {
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
     }
 
+    /// The state of this context; a page that polls may tell of changes in between.
+    async fn state(&mut self, name: &str) -> Value {
+        loop {
+            let told = self.told().await;
+            if !told[0].is_array() {
+                assert_eq!(told[0], name);
+                return told;
+            }
+        }
+    }
+
     /// The states of the four contexts that it begins with.
     async fn begins(&mut self) {
-        let ready = self.told().await;
+        let ready = self.state("ready").await;
         assert_eq!(
             ready,
             json!([
@@ -239,17 +250,17 @@ impl Page {
         );
         let listed = |state: &Value| state[6].clone();
         assert_eq!(
-            listed(&self.told().await),
+            listed(&self.state("bert").await),
             json!([false, "off", "TARGETING_MATCH", null]),
             "bert"
         );
         assert_eq!(
-            listed(&self.told().await),
+            listed(&self.state("nobody").await),
             json!([false, null, "ERROR", "TARGETING_KEY_MISSING"]),
             "nobody"
         );
         assert_eq!(
-            listed(&self.told().await),
+            listed(&self.state("anna").await),
             json!([true, "on", "TARGETING_MATCH", null]),
             "anna"
         );
@@ -311,8 +322,11 @@ async fn sdk_for_browsers_polls_where_it_is_told_to_and_is_sent_nothing_twice() 
         .wait_for_metric("understudy_ofrep_requests_total", &["result=\"not_modified\""], 3.0)
         .await;
     sidecar.reload(&features("last")).await.unwrap();
-    let changed = page.told().await;
-    assert_eq!((&changed[0], &changed[2][0]), (&json!(["text"]), &json!("last")));
+    let mut changed = page.told().await;
+    // What it asked for in one context it may tell of in the next.
+    while changed[2][0] != "last" {
+        changed = page.told().await;
+    }
     page.ends().await;
     assert_eq!(sidecar.metric("understudy_ofrep_streams", &[]).await, 0.0);
 }
