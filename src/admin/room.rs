@@ -18,7 +18,7 @@ use super::body;
 use super::dto::Fault;
 use super::gate::{Gate, Need, Visitor};
 use super::refusal::Refusal;
-use crate::config::{Role, TOKEN_PREFIX};
+use crate::config::{Role, TOKEN_PREFIX, begins_with_one_of};
 use crate::control::{Actor, Control};
 use crate::engine::ruleset::document::Instant;
 use crate::engine::ruleset::problem::quote;
@@ -75,7 +75,7 @@ pub(super) struct May<N> {
 impl<N> May<N> {
     /// Whether the visitor's token is for the flag of this name.
     pub fn sees(&self, flag: &str) -> bool {
-        fits(self.flags.as_deref(), flag)
+        begins_with_one_of(self.flags.as_deref(), flag)
     }
 
     /// Refuses what is about a flag that the visitor's token is not for.
@@ -91,10 +91,6 @@ impl<N> May<N> {
             Err(out_of_scope())
         }
     }
-}
-
-fn fits(prefixes: Option<&[String]>, flag: &str) -> bool {
-    prefixes.is_none_or(|prefixes| prefixes.iter().any(|prefix| flag.starts_with(prefix.as_str())))
 }
 
 fn out_of_scope() -> Refusal {
@@ -136,7 +132,7 @@ async fn within(prefixes: Option<&[String]>, parts: &mut Parts) -> Result<(), Re
     }
     if OF_A_FLAG.iter().any(|beginning| path.starts_with(beginning)) {
         let Name(name) = Name::from_request_parts(parts, &()).await?;
-        if fits(prefixes, &name) {
+        if begins_with_one_of(prefixes, &name) {
             return Ok(());
         }
     }

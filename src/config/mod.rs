@@ -42,7 +42,7 @@ pub use listeners::Listener;
 pub use raw::{AccessLog, Address, HttpVersion, ProxyProtocol, SubjectLog, Url, Workers};
 pub use reference::reference;
 pub use tls::Tls;
-pub use tokens::{RevokeError, Role, TOKEN_PREFIX, Token, read_tokens, without_token};
+pub use tokens::{RevokeError, Role, TOKEN_PREFIX, Token, begins_with_one_of, read_tokens, without_token};
 
 use raw::scalar::FilePath;
 

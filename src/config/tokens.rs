@@ -48,10 +48,10 @@ record! {
         role: Role,
         /// SHA-256 of the token's text, as 64 hex digits.
         sha256: At<Digest>,
-        /// At the admin API it opens only instances whose `environment` is one of these. Everywhere if left out.
+        /// It opens only instances whose `environment` is one of these. Everywhere if left out.
         environments: Option<Vec<String>>,
-        /// At the admin API the holder sees and changes only flags whose keys begin with one of these, and nothing that is
-        /// about more than one flag but their list and the status. All flags if left out.
+        /// The holder sees, changes and evaluates only flags whose keys begin with one of these, and at the admin API nothing
+        /// that is about more than one flag but their list and the status. All flags if left out.
         flags: Option<Vec<String>>,
         /// Requests to the admin API per minute; a sixth of them may come at once. A kill is never counted.
         rate: Count = "6000",
@@ -100,7 +100,7 @@ pub struct Token {
     pub role: Role,
     /// SHA-256 of its text.
     pub sha256: [u8; 32],
-    /// Where it opens the admin API; everywhere if `None`.
+    /// Where it opens anything; everywhere if `None`.
     pub environments: Option<Arc<[String]>>,
     /// How the keys of the flags begin that it is for; all if `None`.
     pub flags: Option<Arc<[String]>>,
@@ -109,13 +109,25 @@ pub struct Token {
 }
 
 impl Token {
-    /// Whether it opens the admin API in this environment.
+    /// Whether it opens anything in this environment.
     #[must_use]
     pub fn is_for(&self, environment: &str) -> bool {
         self.environments
             .as_ref()
             .is_none_or(|list| list.iter().any(|name| name == environment))
     }
+
+    /// Whether its holder may know of the flag of this name.
+    #[must_use]
+    pub fn is_for_flag(&self, flag: &str) -> bool {
+        begins_with_one_of(self.flags.as_deref(), flag)
+    }
+}
+
+/// Whether a token with these `flags` is for the flag of this name.
+#[must_use]
+pub fn begins_with_one_of(beginnings: Option<&[String]>, flag: &str) -> bool {
+    beginnings.is_none_or(|list| list.iter().any(|beginning| flag.starts_with(beginning.as_str())))
 }
 
 /// Reads a tokens file that is not part of a configuration.

@@ -77,10 +77,11 @@ fn stream(service: &Arc<Service>, request: &Request) -> Result<Response, Refusal
     let now = clock::monotonic();
     // Whoever can send headers may show the token itself.
     let by_ticket = shown.is_some() || !request.headers().contains_key("authorization");
+    let environment = service.environment();
     let admitted = if by_ticket {
-        service.gate.admit_ticket(shown, peer.ip(), now)
+        service.gate.admit_ticket(shown, peer.ip(), &environment, now)
     } else {
-        service.gate.admit(request.headers(), peer.ip(), now)
+        service.gate.admit(request.headers(), peer.ip(), &environment, now)
     };
     admitted.map_err(|turned| service.turn_away(turned, peer, "GET /ofrep/v1/events"))?;
     let full = || Refusal {

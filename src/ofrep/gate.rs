@@ -51,6 +51,8 @@ pub struct Visitor {
 pub enum Turned {
     /// A token is needed, and none that is known was sent.
     Unknown,
+    /// The token is for other environments.
+    Elsewhere(Arc<str>, &'static str),
     /// The holder of this token may not ask.
     Role(Arc<str>, &'static str),
     /// Too often; the time after which to come again.
@@ -91,11 +93,10 @@ impl Visitor {
     #[must_use]
     pub fn sees(&self, flag: &Flag) -> bool {
         let hidden = flag.about.metadata.get(EXPOSED).is_some_and(|text| text == "false");
-        let is_client = self
-            .token
-            .as_ref()
-            .is_some_and(|known| known.token.role == Role::Client);
-        flag.defined && !(hidden && is_client)
+        let token = self.token.as_ref().map(|known| &known.token);
+        let is_client = token.is_some_and(|token| token.role == Role::Client);
+        let is_for_it = token.is_none_or(|token| token.is_for_flag(flag.key.as_str()));
+        flag.defined && is_for_it && !(hidden && is_client)
     }
 
     /// The secret part of the URL at which the visitor's event stream is; `None` where no token is needed.
@@ -125,30 +126,42 @@ impl Gate {
         }
     }
 
-    /// Lets a request in, or says why not. `now` is a monotonic instant.
+    /// Lets a request in, or says why not. `environment` is that of the rules in force, `now` a monotonic instant.
     ///
     /// # Errors
     /// [`Turned`].
-    pub fn admit(&self, headers: &HeaderMap, peer: IpAddr, now: Duration) -> Result<Visitor, Turned> {
+    pub fn admit(
+        &self,
+        headers: &HeaderMap,
+        peer: IpAddr,
+        environment: &str,
+        now: Duration,
+    ) -> Result<Visitor, Turned> {
         if self.tokens.is_empty() {
             return self.counted(Visitor { token: None }, peer, now);
         }
         let digest: Option<[u8; 32]> = shown(headers).map(|token| Sha256::digest(token).into());
         let known = digest.and_then(|digest| self.find(|known| known.token.sha256.ct_eq(&digest).into()));
-        self.let_in(known, peer, now)
+        self.let_in(known, peer, environment, now)
     }
 
     /// The same for whoever comes by the URL of an event stream.
     ///
     /// # Errors
     /// [`Turned`].
-    pub fn admit_ticket(&self, shown: Option<&str>, peer: IpAddr, now: Duration) -> Result<Visitor, Turned> {
+    pub fn admit_ticket(
+        &self,
+        shown: Option<&str>,
+        peer: IpAddr,
+        environment: &str,
+        now: Duration,
+    ) -> Result<Visitor, Turned> {
         if self.tokens.is_empty() {
             return self.counted(Visitor { token: None }, peer, now);
         }
         let shown = shown.and_then(bytes_of_hex);
         let known = shown.and_then(|shown| self.find(|known| known.ticket.ct_eq(&shown).into()));
-        self.let_in(known, peer, now)
+        self.let_in(known, peer, environment, now)
     }
 
     /// Every token is looked at, whichever fits: the time tells nothing.
@@ -158,8 +171,17 @@ impl Gate {
             .fold(None, |found, known| if fits(known) { Some(known) } else { found })
     }
 
-    fn let_in(&self, known: Option<&Arc<Known>>, peer: IpAddr, now: Duration) -> Result<Visitor, Turned> {
+    fn let_in(
+        &self,
+        known: Option<&Arc<Known>>,
+        peer: IpAddr,
+        environment: &str,
+        now: Duration,
+    ) -> Result<Visitor, Turned> {
         let turned = match known {
+            Some(known) if !known.token.is_for(environment) => {
+                Turned::Elsewhere(Arc::clone(&known.token.name), known.token.role.as_str())
+            }
             Some(known) if known.token.role != Role::Emergency => {
                 let visitor = Visitor {
                     token: Some(Arc::clone(known)),
@@ -279,6 +301,7 @@ mod tests {
     use super::*;
 
     const NOW: Duration = Duration::from_secs(100);
+    const HERE: &str = "production";
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
     fn token(name: &str, role: Role) -> Token {
@@ -313,7 +336,7 @@ mod tests {
             with("authorization", "bEARER  secret of cli "),
             with("x-api-key", "secret of vic"),
         ] {
-            assert!(gate.admit(&headers, PEER, NOW).is_ok(), "{headers:?}");
+            assert!(gate.admit(&headers, PEER, HERE, NOW).is_ok(), "{headers:?}");
         }
         let mut twice = with("x-api-key", "secret of cli");
         twice.append("x-api-key", "secret of cli".parse().unwrap());
@@ -326,24 +349,26 @@ mod tests {
             with("x-api-key", ""),
         ] {
             assert!(
-                matches!(gate.admit(&headers, PEER, NOW), Err(Turned::Unknown)),
+                matches!(gate.admit(&headers, PEER, HERE, NOW), Err(Turned::Unknown)),
                 "{headers:?}"
             );
         }
-        let eve = gate.admit(&with("x-api-key", "secret of eve"), PEER, NOW);
+        let eve = gate.admit(&with("x-api-key", "secret of eve"), PEER, HERE, NOW);
         assert!(matches!(eve, Err(Turned::Role(name, "emergency")) if &*name == "eve"));
-        assert!(Gate::new(&[], None).admit(&HeaderMap::new(), PEER, NOW).is_ok());
+        assert!(Gate::new(&[], None).admit(&HeaderMap::new(), PEER, HERE, NOW).is_ok());
     }
 
     #[test]
     fn ticket_opens_its_own_holders_stream_and_nothing_else() {
         let gate = gate(None);
-        let visitor = gate.admit(&with("x-api-key", "secret of cli"), PEER, NOW).unwrap();
+        let visitor = gate
+            .admit(&with("x-api-key", "secret of cli"), PEER, HERE, NOW)
+            .unwrap();
         let ticket = visitor.ticket().unwrap();
         assert_eq!(ticket.len(), 64);
-        let entered = gate.admit_ticket(Some(&ticket), PEER, NOW).unwrap();
+        let entered = gate.admit_ticket(Some(&ticket), PEER, HERE, NOW).unwrap();
         assert_eq!(entered.ticket(), Some(ticket.clone()));
-        assert!(gate.admit(&with("x-api-key", &ticket), PEER, NOW).is_err());
+        assert!(gate.admit(&with("x-api-key", &ticket), PEER, HERE, NOW).is_err());
         for wrong in [
             None,
             Some(""),
@@ -351,10 +376,32 @@ mod tests {
             Some(&ticket[2..]),
             Some(&*format!("00{}", &ticket[2..])),
         ] {
-            assert!(gate.admit_ticket(wrong, PEER, NOW).is_err(), "{wrong:?}");
+            assert!(gate.admit_ticket(wrong, PEER, HERE, NOW).is_err(), "{wrong:?}");
         }
         let open = Gate::new(&[], None);
-        assert_eq!(open.admit_ticket(None, PEER, NOW).unwrap().ticket(), None);
+        assert_eq!(open.admit_ticket(None, PEER, HERE, NOW).unwrap().ticket(), None);
+    }
+
+    #[test]
+    fn token_for_certain_flags_and_environments_sees_no_others() {
+        let narrow = Token {
+            environments: Some(["production".to_owned()].into()),
+            flags: Some(["shop-".to_owned()].into()),
+            ..token("nia", Role::Client)
+        };
+        let gate = Gate::new(&[narrow], None);
+        let headers = with("x-api-key", "secret of nia");
+        let visitor = gate.admit(&headers, PEER, HERE, NOW).unwrap();
+        let sees = |key: &str| {
+            let mut flag = Flag::unknown(crate::engine::vocab::FlagKey::parse(key).unwrap());
+            flag.defined = true;
+            visitor.sees(&flag)
+        };
+        assert_eq!((sees("shop-new"), sees("pay"), sees("a-shop-")), (true, false, false));
+        let elsewhere = gate.admit(&headers, PEER, "staging", NOW);
+        assert!(matches!(elsewhere, Err(Turned::Elsewhere(name, "client")) if &*name == "nia"));
+        let ticket = visitor.ticket().unwrap();
+        assert!(gate.admit_ticket(Some(&ticket), PEER, "staging", NOW).is_err());
     }
 
     #[test]
@@ -362,7 +409,7 @@ mod tests {
         let gate = gate(None);
         let mut flag = Flag::unknown(crate::engine::vocab::FlagKey::parse("pay").unwrap());
         let visitor = |name: &str| {
-            gate.admit(&with("x-api-key", &format!("secret of {name}")), PEER, NOW)
+            gate.admit(&with("x-api-key", &format!("secret of {name}")), PEER, HERE, NOW)
                 .unwrap()
         };
         assert!(!visitor("vic").sees(&flag), "nobody defines it");
@@ -373,7 +420,7 @@ mod tests {
         assert!(visitor("vic").sees(&flag));
         assert!(
             Gate::new(&[], None)
-                .admit(&HeaderMap::new(), PEER, NOW)
+                .admit(&HeaderMap::new(), PEER, HERE, NOW)
                 .unwrap()
                 .sees(&flag)
         );
@@ -382,7 +429,7 @@ mod tests {
     #[test]
     fn each_holder_has_a_limit_of_its_own() {
         let gate = gate(Some(2));
-        let ask = |name: &str, now| gate.admit(&with("x-api-key", &format!("secret of {name}")), PEER, now);
+        let ask = |name: &str, now| gate.admit(&with("x-api-key", &format!("secret of {name}")), PEER, HERE, now);
         assert!(ask("cli", NOW).is_ok() && ask("cli", NOW).is_ok());
         let Err(Turned::TooOften(wait)) = ask("cli", NOW) else {
             panic!("the third")
@@ -396,12 +443,12 @@ mod tests {
     #[test]
     fn guesses_are_bounded_and_a_right_token_enters_all_the_same() {
         let gate = gate(None);
-        let guess = |now| gate.admit(&with("x-api-key", "guess"), PEER, now).unwrap_err();
+        let guess = |now| gate.admit(&with("x-api-key", "guess"), PEER, HERE, now).unwrap_err();
         for _ in 0..FAILURES {
             assert!(matches!(guess(NOW), Turned::Unknown));
         }
         assert!(matches!(guess(NOW), Turned::TooOften(wait) if wait == PARDON));
-        assert!(gate.admit(&with("x-api-key", "secret of cli"), PEER, NOW).is_ok());
+        assert!(gate.admit(&with("x-api-key", "secret of cli"), PEER, HERE, NOW).is_ok());
         assert!(matches!(guess(NOW + PARDON), Turned::Unknown));
     }
 

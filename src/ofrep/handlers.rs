@@ -95,8 +95,17 @@ impl Service {
                 details,
             ));
         };
-        let admitted = self.gate.admit(&parts.headers, peer.ip(), clock::monotonic());
+        let environment = self.environment();
+        let admitted = self
+            .gate
+            .admit(&parts.headers, peer.ip(), &environment, clock::monotonic());
         admitted.map_err(|turned| self.turn_away(turned, peer, asked))
+    }
+
+    /// That of the rules in force; empty before there are any, and then only tokens for every environment open something.
+    pub(super) fn environment(&self) -> String {
+        let snapshot = self.live.snapshot();
+        snapshot.map_or_else(String::new, |snapshot| snapshot.rules.environment().to_owned())
     }
 
     pub(super) fn turn_away(&self, turned: Turned, from: std::net::SocketAddr, asked: &'static str) -> Refusal {
@@ -113,6 +122,12 @@ impl Service {
                 told(None, "no token that is known");
                 let details = "send a token that is known here, as `authorization: Bearer TOKEN` or `x-api-key: TOKEN`";
                 Refusal::new(StatusCode::UNAUTHORIZED, Remote::Unauthorized, Code::General, details)
+            }
+            Turned::Elsewhere(name, role) => {
+                told(Some((name, role)), "the token is for other environments");
+                let details =
+                    "this token is not for the environment of this instance; use one whose `environments` lists it";
+                Refusal::new(StatusCode::FORBIDDEN, Remote::Forbidden, Code::General, details)
             }
             Turned::Role(name, role) => {
                 told(Some((name, role)), "the role does not allow this");

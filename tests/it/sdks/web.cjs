@@ -28,6 +28,9 @@ const say = (state) => {
   if (text === 'last') OpenFeature.close().then(() => process.exit(0));
 };
 
+// Whoever started this may be gone.
+setTimeout(() => process.exit(3), 120_000).unref();
+
 (async () => {
   await OpenFeature.setContext({ targetingKey: 'anna', plan: 'pro' });
   const provider = new OFREPWebProvider({
